@@ -1,0 +1,77 @@
+# FlowAggregator: one way to do each thing. `make help` lists them.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PORT ?= 8080
+PYTHON := .venv/bin/python
+FLOWS ?= 2000000
+KEYS ?= 100000
+SERVICE ?= writer
+BASE ?= python:3.13-slim-bookworm
+PYTEST_ARGS ?=
+
+export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
+
+.PHONY: help
+help: ## List what make can do
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+# The workspace's environment, as uv.lock has it. uv itself is fetched where it is missing.
+.venv/.synced: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml dev/*/pyproject.toml)
+	@uv=$$(./dev/find-uv.sh) && \
+	{ [ -x $(PYTHON) ] || "$$uv" venv --quiet --allow-existing --python '>=3.11,<3.14' .venv 2>/dev/null \
+	  || "$$uv" venv --quiet --allow-existing --python '>=3.11' .venv; } && \
+	"$$uv" sync --frozen --quiet
+	@touch $@
+
+.PHONY: run
+run: .venv/.synced ## Run the whole system here and post the sample (PORT=8080)
+	@exec $(PYTHON) -m flowagg_stack run --port $(PORT)
+
+.PHONY: test
+test: .venv/.synced ## Run all tests, on a real Kafka and a real Redis that they start themselves
+	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+.PHONY: test-unit
+test-unit: .venv/.synced ## Run the unit tests alone: seconds, nothing to install
+	@$(PYTHON) -m pytest tests/unit $(PYTEST_ARGS)
+
+.PHONY: check
+check: .venv/.synced ## Format, lint, types, import contracts, lock and docs drift
+	@.venv/bin/ruff format --check --quiet . || { echo "make format mends the formatting"; exit 1; }
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/mypy --no-error-summary libs services dev/stack/src dev/load/src benchmarks tests
+	@.venv/bin/lint-imports --no-cache > .venv/imports.txt || { cat .venv/imports.txt; exit 1; }
+	@uv=$$(./dev/find-uv.sh) && "$$uv" lock --check --quiet
+	@$(PYTHON) -m flowagg_stack reference --check
+	@echo "check: all well"
+
+.PHONY: format
+format: .venv/.synced ## Format and mend what can be mended
+	@.venv/bin/ruff format --quiet .
+	@.venv/bin/ruff check --fix --quiet .
+
+.PHONY: docs
+docs: .venv/.synced ## Write the generated reference anew
+	@$(PYTHON) -m flowagg_stack reference
+
+.PHONY: bench-consumer
+bench-consumer: .venv/.synced ## Measure the consumer beside a bare consume-decode-fold loop (FLOWS=, KEYS=)
+	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) benchmarks/hot_paths/consumer.py --flows $(FLOWS) --keys $(KEYS)
+
+.PHONY: lock
+lock: ## Resolve the dependencies anew into uv.lock
+	@uv=$$(./dev/find-uv.sh) && "$$uv" lock --upgrade
+
+.PHONY: image
+image: ## Build a service's image (SERVICE=writer|consumer|reader, BASE=a Python image)
+	@builder=$$(command -v docker || command -v podman || command -v buildah) \
+	  || { echo "install docker, podman or buildah to build images"; exit 1; }; \
+	"$$builder" build --build-arg SERVICE=$(SERVICE) --build-arg BASE=$(BASE) -t flow-aggregator/$(SERVICE):dev .
+
+.PHONY: clean
+clean: ## Remove the environment and caches of this checkout
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Flows to load a stack with, and the ledger of their true totals."""

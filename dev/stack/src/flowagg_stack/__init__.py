@@ -1,0 +1,1 @@
+"""The stack as local processes: broker, Redis and the services."""

@@ -1,0 +1,87 @@
+"""The front: one address for POST and GET, as the gateway is on Kubernetes."""
+
+import argparse
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from flowagg.problem import Problem, answer_http_exception, answer_problem
+
+_HOP_BY_HOP = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"}
+    | {"upgrade", "host"}
+)
+_INDEX = """FlowAggregator
+
+  POST /flows           a JSON array of flows
+  GET  /flows?hour=1    the totals of an hour
+"""
+
+
+def create_app(writer: str, reader: str) -> Starlette:
+    """POST /flows goes to the writer, GET and HEAD to the reader."""
+    client = httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=512))
+
+    async def flows(request: Request) -> Response:
+        upstream = writer if request.method == "POST" else reader
+        headers = [(n, v) for n, v in request.headers.items() if n not in _HOP_BY_HOP]
+        forwarded = client.build_request(
+            request.method,
+            f"{upstream}/flows?{request.url.query}" if request.url.query else f"{upstream}/flows",
+            headers=headers,
+            content=request.stream() if request.method == "POST" else None,
+        )
+        try:
+            reply = await client.send(forwarded, stream=True)
+        except httpx.HTTPError as error:
+            name = "writer" if upstream is writer else "reader"
+            raise Problem(502, f"The {name} does not answer: {type(error).__name__}.", headers={"Retry-After": "1"}) from error
+        kept = {n: v for n, v in reply.headers.items() if n not in _HOP_BY_HOP and n != "date"}
+        return StreamingResponse(reply.aiter_raw(), reply.status_code, kept, background=_Closing(reply))
+
+    async def index(_: Request) -> Response:
+        return PlainTextResponse(_INDEX)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await client.aclose()
+
+    return Starlette(
+        routes=[Route("/flows", flows, methods=["GET", "POST"]), Route("/", index)],
+        exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
+        lifespan=lifespan,
+    )
+
+
+class _Closing:
+    """Starlette's background task: close the upstream's answer once it is passed on."""
+
+    def __init__(self, reply: httpx.Response) -> None:
+        self._reply = reply
+
+    async def __call__(self) -> None:
+        await self._reply.aclose()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the front until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="flowagg-front", description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--writer", required=True, help="the writer's URL")
+    parser.add_argument("--reader", required=True, help="the reader's URL")
+    given = parser.parse_args(arguments)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    uvicorn.run(create_app(given.writer, given.reader), host="127.0.0.1", port=given.port, access_log=False)
+
+
+if __name__ == "__main__":
+    main()

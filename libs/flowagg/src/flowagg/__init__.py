@@ -1,0 +1,1 @@
+"""What FlowAggregator's services share."""

@@ -1,0 +1,137 @@
+"""A flow and the rules that it must keep: the one place where they are written.
+
+A flow is one record of traffic between two applications in one hour. On the wire (HTTP) it is a
+JSON object of six fields; in the log it is a key (the flow key) and a value (the byte counts).
+"""
+
+import re
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from flowagg.errors import FlowaggError
+
+MAX_NAME_CHARACTERS: Final = 256
+"""Most characters (code points) of src_app, dest_app and vpc_id."""
+MAX_INTEGER: Final = 2**53 - 1
+"""Largest hour and byte count: what a double holds exactly, so that any JSON client can send it."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARACTERS)]
+Natural = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+
+FlowKey = tuple[Name, Name, Name, Natural]
+"""(src_app, dest_app, vpc_id, hour)"""
+
+
+class Flow(msgspec.Struct, frozen=True, gc=False):
+    """One flow record. Byte counts are of this record alone; hour is a number the agents agree on."""
+
+    src_app: Name
+    dest_app: Name
+    vpc_id: Name
+    hour: Natural
+    bytes_tx: Natural
+    bytes_rx: Natural
+
+
+class ByteCounts(msgspec.Struct, frozen=True, gc=False):
+    """The value of a log record: bytes sent and received, 0..2^53-1 each."""
+
+    bytes_tx: Natural
+    bytes_rx: Natural
+
+
+class InvalidFlow(FlowaggError):
+    """A flow, or a body of flows, breaks a rule.
+
+    index: place of the record in the body, None where the body as a whole is at fault.
+    field: the field at fault, None where the record as a whole is.
+    """
+
+    def __init__(self, rule: str, index: int | None = None, field: str | None = None) -> None:
+        self.rule = rule
+        self.index = index
+        self.field = field
+        place = "" if index is None else f"record {index}: "
+        name = "" if field is None else f"{field}: "
+        super().__init__(f"{place}{name}{rule}")
+
+
+_decode_flows = msgspec.json.Decoder(list[Flow]).decode
+_decode_key = msgspec.json.Decoder(FlowKey).decode
+_encode = msgspec.json.Encoder().encode
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_MSGSPEC_PATH = re.compile(r"^(?P<rule>.*) - at `\$(?:\[(?P<index>\d+)\])?(?:\.(?P<field>\w+))?.*`$", re.S)
+_MISSING = re.compile(r"^Object missing required field `(?P<field>\w+)`$")
+_NAME_FIELDS: Final = ("src_app", "dest_app", "vpc_id")
+
+
+def decode_flows(body: bytes) -> list[Flow]:
+    """Decode a JSON array of flows, all or nothing.
+
+    Raises InvalidFlow for the first record that breaks a rule. Extra fields are ignored.
+    """
+    try:
+        flows = _decode_flows(body)
+    except msgspec.ValidationError as error:
+        raise _invalid_flow(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise InvalidFlow(_sentence(str(error))) from None
+    except UnicodeDecodeError as error:
+        raise InvalidFlow(f"not valid UTF-8: {error.reason}") from None
+    except RecursionError:
+        raise InvalidFlow("JSON is nested too deeply") from None
+    # A control character reaches a decoded string only through an escape, as a raw DEL or as a
+    # raw C1 (C2 80..C2 9F): without these bytes in the body there is nothing to look for.
+    if b"\\" in body or b"\x7f" in body or b"\xc2" in body:
+        for index, flow in enumerate(flows):
+            for field in _NAME_FIELDS:
+                if _CONTROL.search(getattr(flow, field)):
+                    raise InvalidFlow("must not hold control characters", index, field)
+    return flows
+
+
+def encode_key(src_app: str, dest_app: str, vpc_id: str, hour: int) -> bytes:
+    """The canonical key of a flow in the log: `["foo","bar","vpc-0",1]`, compact JSON in UTF-8."""
+    return _encode((src_app, dest_app, vpc_id, hour))
+
+
+def encode_value(bytes_tx: int, bytes_rx: int) -> bytes:
+    """The canonical value of a flow in the log: `{"bytes_tx":100,"bytes_rx":300}`."""
+    return b'{"bytes_tx":%d,"bytes_rx":%d}' % (bytes_tx, bytes_rx)
+
+
+def decode_key(raw: bytes | None) -> FlowKey:
+    """Decode a log record's key in any JSON spelling. Raises InvalidFlow."""
+    if raw is None:
+        raise InvalidFlow("the record has no key")
+    try:
+        key: FlowKey = _decode_key(raw)
+    except msgspec.MsgspecError as error:
+        raise InvalidFlow(f"the key {raw[:80]!r} is not a flow key: {error}") from None
+    except (UnicodeDecodeError, RecursionError):
+        raise InvalidFlow(f"the key {raw[:80]!r} is not a flow key") from None
+    for field, name in zip(_NAME_FIELDS, key, strict=False):
+        if _CONTROL.search(str(name)):
+            raise InvalidFlow("must not hold control characters", field=field)
+    return key
+
+
+def _invalid_flow(message: str) -> InvalidFlow:
+    """An InvalidFlow from a msgspec validation message, `Expected ... - at `$[3].hour``."""
+    match = _MSGSPEC_PATH.match(message)
+    if match is None:
+        return InvalidFlow(
+            "the body must be a JSON array of flows" if "`array`" in message else _sentence(message)
+        )
+    rule, index, field = match["rule"], match["index"], match["field"]
+    missing = _MISSING.match(rule)
+    if missing is not None:
+        rule, field = "is missing", missing["field"]
+    return InvalidFlow(_sentence(rule), None if index is None else int(index), field)
+
+
+def _sentence(message: str) -> str:
+    return message.replace("`", "").replace("Expected", "expected", 1)

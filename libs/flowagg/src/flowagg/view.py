@@ -1,0 +1,119 @@
+"""A view in Redis: the names of its keys and the forms of its values, as writer and readers see them.
+
+Per partition of the log, all with one hash tag `{view:partition}`, so that Redis Cluster can split
+a view by partition and one script call sees one partition whole:
+
+    flowagg:{default:3}:meta             hash: position, topic_id, leader_epoch, start, incomplete, incarnation
+    flowagg:{default:3}:<inc>:hours      hash: hour -> position after the last record of that hour
+    flowagg:{default:3}:<inc>:hour:<h>   hash: ["foo","bar","vpc-0"] -> "<bytes_tx> <bytes_rx>"
+
+and `flowagg:view:default:partitions`, the set of the partitions that the view has ever begun.
+All numbers are decimal text: Lua's numbers are doubles. `<inc>` is drawn when a partition begins
+and held by the meta: totals that survive a lost meta are unreadable, never counted again.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from flowagg.errors import FlowaggError
+
+VIEW_NAME: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+"""Names of views: DNS labels, so that they can be Kafka groups, Redis tags and Kubernetes names."""
+
+UNKNOWN_EPOCH: Final = -1
+"""The leader epoch where no record was applied yet, or where the broker gives none."""
+
+_CANONICAL_TAIL = re.compile(rb",(0|[1-9][0-9]*)\]$")
+_decode_names = msgspec.json.Decoder(tuple[str, str, str]).decode
+
+
+class DamagedView(FlowaggError):
+    """Redis holds something under a view's keys that FlowAggregator did not write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """A partition's meta.
+
+    position: the next offset to apply; all before it is in the totals.
+    topic_id: the log that the position counts in. leader_epoch: of the last applied record.
+    start: the offset that the view began at. incomplete: records before the start are not in it.
+    incarnation: part of the totals' key names.
+    """
+
+    position: int
+    topic_id: str
+    leader_epoch: int
+    start: int
+    incomplete: bool
+    incarnation: str
+
+
+def meta_key(view: str, partition: int) -> str:
+    """Key of a partition's meta."""
+    return f"flowagg:{{{view}:{partition}}}:meta"
+
+
+def hours_key(view: str, partition: int, incarnation: str) -> str:
+    """Key of a partition's hash of hours."""
+    return f"flowagg:{{{view}:{partition}}}:{incarnation}:hours"
+
+
+def totals_key(view: str, partition: int, incarnation: str, hour: int) -> str:
+    """Key of an hour's totals in one partition."""
+    return f"flowagg:{{{view}:{partition}}}:{incarnation}:hour:{hour}"
+
+
+def partitions_key(view: str) -> str:
+    """Key of the set of partitions that the view has begun."""
+    return f"flowagg:view:{view}:partitions"
+
+
+def decode_meta(fields: Mapping[bytes, bytes]) -> Meta | None:
+    """Read a meta hash; None where there is none. Raises DamagedView."""
+    if not fields:
+        return None
+    try:
+        return Meta(
+            position=int(fields[b"position"]),
+            topic_id=fields[b"topic_id"].decode("ascii"),
+            leader_epoch=int(fields[b"leader_epoch"]),
+            start=int(fields[b"start"]),
+            incomplete=fields[b"incomplete"] == b"1",
+            incarnation=fields[b"incarnation"].decode("ascii"),
+        )
+    except (KeyError, ValueError) as error:
+        raise DamagedView(
+            f"a partition's meta in Redis is damaged ({error!r}): stop the consumers and restore the view from a backup"
+        ) from None
+
+
+def totals_field(key: bytes) -> bytes:
+    """The field of a canonical flow key in its hour's hash: the key without the hour."""
+    return _CANONICAL_TAIL.sub(b"]", key)
+
+
+def decode_field(field: bytes) -> tuple[str, str, str]:
+    """(src_app, dest_app, vpc_id) of a field. Raises DamagedView."""
+    try:
+        return _decode_names(field)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise DamagedView(f"a field of the totals in Redis is damaged: {field[:80]!r}") from None
+
+
+def encode_totals(bytes_tx: int, bytes_rx: int) -> bytes:
+    """The value of a flow key: two decimal numbers of any size."""
+    return b"%d %d" % (bytes_tx, bytes_rx)
+
+
+def decode_totals(raw: bytes) -> tuple[int, int]:
+    """(bytes_tx, bytes_rx) of a value. Raises DamagedView."""
+    try:
+        bytes_tx, bytes_rx = raw.split(b" ")
+        return int(bytes_tx), int(bytes_rx)
+    except ValueError:
+        raise DamagedView(f"totals in Redis are damaged: {raw[:80]!r}") from None

@@ -1,0 +1,1 @@
+"""The consumer: Kafka -> Redis, each record counted exactly once."""

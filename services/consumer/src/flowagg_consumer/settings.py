@@ -1,0 +1,53 @@
+"""The consumer's settings."""
+
+from flowagg.settings import KafkaSettings, RedisSettings
+from pydantic import Field
+
+
+class ConsumerSettings(KafkaSettings, RedisSettings):
+    """What the consumer reads from the environment."""
+
+    batch_records: int = Field(
+        10_000, ge=1, le=100_000, description="Most records that are taken from the log at a time."
+    )
+    batch_linger_ms: int = Field(
+        5,
+        ge=0,
+        le=1000,
+        description="Time to wait for a batch to fill once it has a record, in milliseconds.",
+    )
+    cache_bytes: int = Field(
+        256 * 2**20,
+        ge=2**20,
+        description="Memory for totals of the partitions owned, in bytes (an estimate); past it they are read back from Redis.",
+    )
+    reread_seconds: float = Field(
+        0.5,
+        gt=0,
+        le=60,
+        description="Time between two reads of the stored positions of owned partitions, in seconds.",
+    )
+    commit_seconds: float = Field(
+        1.0,
+        gt=0,
+        le=60,
+        description="Time between two commits to Kafka (for lag tools only), in seconds.",
+    )
+    retry_seconds: float = Field(
+        0.5,
+        gt=0,
+        le=60,
+        description="Wait before a partition that could not be loaded is tried again, in seconds.",
+    )
+    session_timeout_seconds: float = Field(
+        10.0,
+        ge=1,
+        le=300,
+        description="Time after which Kafka gives a silent consumer's partitions to others, in seconds.",
+    )
+    stuck_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=600,
+        description="Time without a turn of the main loop after which /livez fails, in seconds.",
+    )

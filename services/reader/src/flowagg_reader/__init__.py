@@ -1,0 +1,1 @@
+"""The reader: Redis -> GET, by default no older than the last acknowledged POST."""

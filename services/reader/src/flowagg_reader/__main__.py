@@ -1,0 +1,32 @@
+"""flowagg-reader: the process."""
+
+import sys
+from collections.abc import Sequence
+
+from confluent_kafka import KafkaException
+from flowagg.errors import FlowaggError
+from flowagg.service import serve, start
+
+from flowagg_reader.app import create_app
+from flowagg_reader.log import Log
+from flowagg_reader.settings import ReaderSettings
+from flowagg_reader.store import Store
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve GET /flows until SIGTERM or SIGINT."""
+    settings = start("reader", ReaderSettings, "Serves the totals of a view over HTTP.", arguments)
+    try:
+        app = create_app(settings, Store(settings), Log(settings))
+    except (FlowaggError, KafkaException) as error:
+        sys.exit(f"flowagg-reader: {error}")
+    serve(
+        app,
+        settings,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=settings.keep_alive_seconds,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Kafka as the reader sees it: the log's end offsets."""
+
+import asyncio
+from typing import Any
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from flowagg.kafka import (
+    KafkaUnavailable,
+    Topic,
+    admin_properties,
+    describe_topic,
+    end_offsets,
+    look_up_error,
+    topic_of,
+)
+from flowagg.position import Position
+from flowagg.settings import KafkaSettings
+
+
+class Log:
+    """Looks up where the log ends. Methods belong to one event loop's thread."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._topic_name = settings.kafka_topic
+        self._timeout_seconds = settings.kafka_timeout_seconds
+        self._admin = AdminClient(admin_properties(settings, "reader"))
+        self._known: Topic | None = None
+
+    async def end(self) -> Position:
+        """The end offsets of every partition, as of after this call. Raises KafkaUnavailable.
+
+        The topic is described anew each time, so that new partitions and a topic that was made
+        again are seen at once. Both requests go out together, on the partitions known from before.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._end()
+        except TimeoutError:
+            raise KafkaUnavailable("Kafka did not answer in time") from None
+        except KafkaException as error:
+            raise look_up_error(error, self._topic_name) from error
+
+    async def _end(self) -> Position:
+        known = self._known
+        describing = asyncio.ensure_future(self._describe())
+        offsets: dict[int, int] = {}
+        try:
+            if known is not None:
+                offsets = await self._offsets(known.partitions)
+        except KafkaException:
+            known = None  # the topic may have changed meanwhile: asked again below
+        finally:
+            topic = await describing
+        if known is None or known.topic_id != topic.topic_id:
+            offsets = {}
+        new = topic.partitions - offsets.keys()
+        if new:
+            offsets |= await self._offsets(frozenset(new))
+        self._known = topic
+        return Position(topic.topic_id, {partition: offsets[partition] for partition in topic.partitions})
+
+    async def _describe(self) -> Topic:
+        return topic_of(
+            await asyncio.wrap_future(describe_topic(self._admin, self._topic_name, self._timeout_seconds))
+        )
+
+    async def _offsets(self, partitions: frozenset[int]) -> dict[int, int]:
+        futures = end_offsets(self._admin, self._topic_name, partitions, self._timeout_seconds)
+        results: list[Any] = await asyncio.gather(
+            *(asyncio.wrap_future(future) for future in futures.values())
+        )
+        return {partition: result.offset for partition, result in zip(futures, results, strict=True)}

@@ -1,0 +1,15 @@
+"""The reader's metrics."""
+
+from prometheus_client import Counter, Histogram
+
+GETS = Counter("flowagg_reader_gets", "Answers to GET /flows, by status.", ["status"])
+STALE = Counter("flowagg_reader_stale", "Answers that could not be shown to be fresh.")
+ROWS = Counter("flowagg_reader_rows", "Rows in answers.")
+GET_SECONDS = Histogram(
+    "flowagg_reader_get_seconds",
+    "Time of a GET from its headers to its answer, in seconds.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
+)
+LOOKUPS = Counter(
+    "flowagg_reader_end_offset_lookups", "Look-ups of the log's end offsets, by result.", ["result"]
+)

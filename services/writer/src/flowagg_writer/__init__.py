@@ -1,0 +1,1 @@
+"""The writer: POST -> Kafka, acknowledged only once Kafka has every record."""

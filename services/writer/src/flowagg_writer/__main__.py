@@ -1,0 +1,30 @@
+"""flowagg-writer: the process."""
+
+from collections.abc import Sequence
+
+from flowagg.service import serve, start
+
+from flowagg_writer.app import create_app
+from flowagg_writer.log import Log
+from flowagg_writer.settings import WriterSettings
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve POST /flows until SIGTERM or SIGINT."""
+    settings = start(
+        "writer",
+        WriterSettings,
+        "Takes flows over HTTP and appends them to the log in Kafka.",
+        arguments,
+    )
+    app = create_app(settings, lambda: Log(settings))
+    serve(
+        app,
+        settings,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=settings.keep_alive_seconds,
+    )
+
+
+if __name__ == "__main__":
+    main()

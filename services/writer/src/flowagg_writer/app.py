@@ -1,0 +1,178 @@
+"""The writer's HTTP side: POST /flows."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import msgspec
+from flowagg.flow import InvalidFlow, decode_flows
+from flowagg.kafka import KafkaUnavailable
+from flowagg.position import encode_token
+from flowagg.problem import Problem, answer_http_exception, answer_problem
+from flowagg.service import OK, Checks, operational_routes
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from flowagg_writer import metrics
+from flowagg_writer.log import Log, LogFull, NotAppended
+from flowagg_writer.settings import WriterSettings
+
+RETRY_LATER = {"Retry-After": "1"}
+
+
+class _Accepted(msgspec.Struct, frozen=True):
+    accepted: int
+    position: str
+
+
+class Flows:
+    """The endpoint POST /flows."""
+
+    def __init__(self, settings: WriterSettings, log: Callable[[], Log]) -> None:
+        self._settings = settings
+        self._log = log
+        self._waiting = 0
+
+    async def post(self, request: Request) -> Response:
+        """Answer one POST: 200 once Kafka has every record, else a problem document."""
+        began = time.perf_counter()
+        try:
+            response = await self._bounded(request)
+        except Problem as problem:
+            response = problem.response()
+        metrics.POSTS.labels(response.status_code).inc()
+        metrics.POST_SECONDS.observe(time.perf_counter() - began)
+        return response
+
+    async def _bounded(self, request: Request) -> Response:
+        if self._waiting >= self._settings.max_waiting_requests:
+            raise Problem(
+                503,
+                "This writer has as many requests in hand as it may: send the same again later.",
+                headers=RETRY_LATER,
+            )
+        self._waiting += 1
+        metrics.WAITING.set(self._waiting)
+        deadline = asyncio.get_running_loop().time() + self._settings.post_timeout_seconds
+        try:
+            async with asyncio.timeout_at(deadline):
+                body = await self._body(request)
+            return await self._append(body, deadline)
+        except TimeoutError:
+            raise Problem(
+                503,
+                "The body did not arrive in time; nothing of it was kept.",
+                headers={**RETRY_LATER, "Connection": "close"},
+            ) from None
+        finally:
+            self._waiting -= 1
+            metrics.WAITING.set(self._waiting)
+
+    async def _body(self, request: Request) -> bytes:
+        headers = request.headers
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            raise Problem(
+                415,
+                f"Send application/json, not {media_type or 'a body without a Content-Type'}.",
+                headers={"Accept": "application/json"},
+            )
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding != "identity":
+            raise Problem(
+                415,
+                f"Send the body as it is, not in Content-Encoding {encoding}.",
+                headers={"Accept-Encoding": "identity"},
+            )
+        if "idempotency-key" in headers:
+            # Taking the key and counting a repeat all the same would be a false promise.
+            raise Problem(
+                501,
+                "Idempotency-Key is not supported by this version: send the batch without it; nothing was kept.",
+            )
+        limit = self._settings.max_body_bytes
+        length = headers.get("content-length", "0")
+        chunks: list[bytes] = []
+        size = int(length) if length.isdecimal() else 0
+        if size <= limit:
+            size = 0
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    break
+                chunks.append(chunk)
+        if size > limit:
+            raise Problem(
+                413,
+                f"The body may have {limit} bytes at most: send fewer flows at a time.",
+                headers={"Connection": "close"},
+            )
+        return b"".join(chunks)
+
+    async def _append(self, body: bytes, deadline: float) -> Response:
+        try:
+            flows = decode_flows(body)
+        except InvalidFlow as error:
+            place = {"index": error.index, "field": error.field, "rule": error.rule}
+            members = {name: value for name, value in place.items() if value is not None}
+            raise Problem(400, f"Nothing was kept: {error}.", members=members) from None
+        if len(flows) > self._settings.max_flows:
+            raise Problem(413, f"A POST may have {self._settings.max_flows} flows at most, not {len(flows)}.")
+        left = deadline - asyncio.get_running_loop().time()
+        try:
+            position = await self._log().append(flows, len(body), left)
+        except (KafkaUnavailable, LogFull) as error:
+            raise Problem(503, f"Nothing was kept: {error}.", headers=RETRY_LATER) from None
+        except NotAppended as error:
+            raise Problem(
+                503,
+                f"{error}. Some records may have been kept: the same batch sent again may count them twice.",
+                headers=RETRY_LATER,
+            ) from None
+        answer = _Accepted(accepted=len(flows), position=encode_token(position))
+        return Response(msgspec.json.encode(answer), media_type="application/json")
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    """A client that has gone gets no answer; the status is for the metrics of whoever stands between."""
+    assert isinstance(error, ClientDisconnect)  # noqa: S101 - starlette's registry guarantees it
+    return Problem(
+        400, "The client closed the connection before the body was whole; nothing was kept."
+    ).response()
+
+
+def create_app(
+    settings: WriterSettings, open_log: Callable[[], AbstractAsyncContextManager[Log]]
+) -> Starlette:
+    """The writer's application; open_log is entered when the server starts and left when it ends."""
+    log: Log | None = None
+
+    def opened() -> Log:
+        assert log is not None  # noqa: S101 - no request comes before the lifespan has started
+        return log
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        nonlocal log
+        async with open_log() as log:
+            yield
+
+    def ready() -> Checks:
+        return {"kafka": opened().trouble or OK}
+
+    return Starlette(
+        routes=[
+            Route("/flows", Flows(settings, opened).post, methods=["POST"]),
+            *operational_routes(live=lambda: {"event_loop": OK}, ready=ready),
+        ],
+        exception_handlers={
+            Problem: answer_problem,
+            HTTPException: answer_http_exception,
+            ClientDisconnect: _refuse,
+        },
+        lifespan=lifespan,
+    )

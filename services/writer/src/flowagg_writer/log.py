@@ -1,0 +1,195 @@
+"""Kafka as the writer sees it: appending batches of records and knowing when all of them are there."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import AdminClient
+from flowagg.errors import FlowaggError
+from flowagg.flow import Flow, encode_key, encode_value
+from flowagg.kafka import (
+    KafkaUnavailable,
+    Topic,
+    admin_properties,
+    client_properties,
+    describe_topic,
+    resolve_topic,
+)
+from flowagg.position import Position
+
+from flowagg_writer import metrics
+from flowagg_writer.settings import WriterSettings
+
+_log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.001  # while records are in flight
+_IDLE_POLL_SECONDS = 1.0  # for errors and statistics
+_FLOWS_A_STEP = 2_000  # produced before other requests get their turn: some 4 ms
+
+
+class LogFull(FlowaggError):
+    """As many bytes as the setting allows are in flight."""
+
+
+class NotAppended(FlowaggError):
+    """Kafka did not acknowledge every record: some of them may be in the log."""
+
+
+class _Append:
+    """Records of one POST on their way."""
+
+    __slots__ = ("acknowledged", "ends", "error", "future", "waiting")
+
+    def __init__(self, future: "asyncio.Future[None]", records: int) -> None:
+        self.future = future
+        self.waiting = records
+        self.acknowledged = 0
+        self.ends: dict[int, int] = {}
+        self.error: KafkaError | None = None
+
+    def delivered(self, error: KafkaError | None, message: Message) -> None:
+        """librdkafka's report of one record."""
+        if error is None:
+            # Reports of a partition come in offset order, so the last one is its largest offset.
+            self.ends[message.partition()] = message.offset()  # type: ignore[index,assignment]
+        else:
+            self.error = error
+        self.acknowledged += 1
+        if self.acknowledged == self.waiting and not self.future.done():
+            self.future.set_result(None)
+
+
+class Log:
+    """The topic that flows are appended to. All methods belong to one event loop's thread.
+
+    Delivery reports are served by the loop itself, every millisecond while records are in flight:
+    no thread, no lock, and the reports of many requests are taken in one go.
+    """
+
+    def __init__(self, settings: WriterSettings) -> None:
+        self._settings = settings
+        self._topic_name = settings.kafka_topic
+        own = {
+            "enable.idempotence": True,  # with it acks=all, and order kept over retries
+            "partitioner": "murmur2_random",  # the Java clients' partitioner
+            "compression.type": "lz4",
+            "linger.ms": settings.linger_ms,
+            "message.timeout.ms": int(settings.post_timeout_seconds * 1000 * 2 / 3),
+            "request.timeout.ms": 5000,
+            # Bounded here instead, in bytes and before anything of a batch is produced:
+            "queue.buffering.max.messages": 0,
+            "queue.buffering.max.kbytes": 2 * settings.max_in_flight_bytes // 1024,
+        }
+        self._producer = Producer(client_properties(settings, "writer", own))
+        self._admin = AdminClient(admin_properties(settings, "writer"))
+        self._in_flight_bytes = 0
+        self._topic: Topic | None = None
+        self._trouble = "not looked at yet"
+        self._tasks: list[asyncio.Task[None]] = []
+        self._wake = asyncio.Event()
+
+    async def __aenter__(self) -> "Log":
+        self._tasks = [
+            asyncio.create_task(self._serve_reports()),
+            asyncio.create_task(self._watch_topic()),
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        left = await asyncio.to_thread(self._producer.flush, self._settings.shutdown_seconds)
+        if left:
+            _log.error(
+                "records were not delivered before the end; no client was told that they were",
+                extra={"records": left},
+            )
+
+    @property
+    def trouble(self) -> str | None:
+        """Why appending would fail now, or None."""
+        return None if self._topic is not None else self._trouble
+
+    async def append(self, flows: Sequence[Flow], size_bytes: int, timeout_seconds: float) -> Position:
+        """Append one record per flow; the position that holds them all.
+
+        size_bytes: of the flows together, as they count against the bytes in flight.
+        Raises KafkaUnavailable or LogFull before anything is produced; NotAppended after, when a
+        part of the records may be in the log.
+        """
+        topic = self._topic
+        if topic is None:
+            raise KafkaUnavailable(self._trouble)
+        if not flows:
+            return Position(topic.topic_id, {})
+        if self._in_flight_bytes and self._in_flight_bytes + size_bytes > self._settings.max_in_flight_bytes:
+            raise LogFull("as much is on its way to Kafka as this writer may hold: send the same again later")
+        append = _Append(asyncio.get_running_loop().create_future(), len(flows))
+        self._in_flight_bytes += size_bytes
+        metrics.IN_FLIGHT_BYTES.set(self._in_flight_bytes)
+        append.future.add_done_callback(lambda _: self._landed(size_bytes))
+        self._wake.set()
+        await self._produce(flows, append)
+        try:
+            # Shielded: records of a POST that has timed out still count as in flight until reported.
+            await asyncio.wait_for(asyncio.shield(append.future), timeout_seconds)
+        except TimeoutError:
+            raise NotAppended("Kafka has not acknowledged every record in time") from None
+        if append.error is not None:
+            raise NotAppended(f"Kafka has not acknowledged every record: {append.error.str()}")
+        metrics.FLOWS.inc(len(flows))
+        return Position(topic.topic_id, {partition: offset + 1 for partition, offset in append.ends.items()})
+
+    async def _produce(self, flows: Sequence[Flow], append: _Append) -> None:
+        produce, topic, delivered = self._producer.produce, self._topic_name, append.delivered
+        for start in range(0, len(flows), _FLOWS_A_STEP):
+            if start:
+                await asyncio.sleep(0)
+            for place, flow in enumerate(flows[start : start + _FLOWS_A_STEP], start):
+                key = encode_key(flow.src_app, flow.dest_app, flow.vpc_id, flow.hour)
+                try:
+                    produce(topic, encode_value(flow.bytes_tx, flow.bytes_rx), key, -1, delivered)
+                except (BufferError, KafkaException) as error:
+                    append.waiting = place
+                    append.error = KafkaError(KafkaError._QUEUE_FULL, str(error))
+                    if append.acknowledged == place and not append.future.done():
+                        append.future.set_result(None)
+                    return
+
+    def _landed(self, size: int) -> None:
+        self._in_flight_bytes -= size
+        metrics.IN_FLIGHT_BYTES.set(self._in_flight_bytes)
+
+    async def _serve_reports(self) -> None:
+        while True:
+            self._producer.poll(0)
+            if self._in_flight_bytes:
+                await asyncio.sleep(_POLL_SECONDS)
+                continue
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), _IDLE_POLL_SECONDS)
+            except TimeoutError:
+                continue
+
+    async def _watch_topic(self) -> None:
+        timeout = self._settings.kafka_timeout_seconds
+        while True:
+            began = time.monotonic()
+            try:
+                future = describe_topic(self._admin, self._topic_name, timeout)
+                self._topic = await asyncio.to_thread(resolve_topic, future, self._topic_name, timeout)
+            except KafkaUnavailable as error:
+                if self._topic is not None or str(error) != self._trouble:
+                    _log.warning("waiting for kafka", extra={"reason": str(error)})
+                self._trouble = str(error)
+                self._topic = None
+            wait = (
+                self._settings.topic_refresh_seconds
+                if self._topic
+                else min(0.5, self._settings.topic_refresh_seconds)
+            )
+            await asyncio.sleep(max(0.0, began + wait - time.monotonic()))

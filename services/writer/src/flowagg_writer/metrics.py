@@ -1,0 +1,13 @@
+"""The writer's metrics."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+FLOWS = Counter("flowagg_writer_flows", "Flows acknowledged by Kafka.")
+POSTS = Counter("flowagg_writer_posts", "Answers to POST /flows, by status.", ["status"])
+POST_SECONDS = Histogram(
+    "flowagg_writer_post_seconds",
+    "Time of a POST from its headers to its answer, in seconds.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
+)
+IN_FLIGHT_BYTES = Gauge("flowagg_writer_in_flight_bytes", "Bytes of records on their way to Kafka.")
+WAITING = Gauge("flowagg_writer_waiting_requests", "Requests in hand.")

@@ -1,0 +1,36 @@
+"""The writer's settings."""
+
+from flowagg.settings import HttpSettings, KafkaSettings
+from pydantic import Field
+
+
+class WriterSettings(HttpSettings, KafkaSettings):
+    """What the writer reads from the environment."""
+
+    max_body_bytes: int = Field(
+        8 * 2**20, ge=1024, description="Largest body of a POST as sent, in bytes; past it 413."
+    )
+    max_flows: int = Field(100_000, ge=1, description="Most flows of a POST; past it 413.")
+    max_in_flight_bytes: int = Field(
+        256 * 2**20,
+        ge=2**20,
+        description="Bytes of records handed to Kafka and not yet acknowledged; past it 503 with Retry-After.",
+    )
+    post_timeout_seconds: float = Field(
+        15.0,
+        ge=1,
+        le=300,
+        description="Longest time for a POST, from its first byte to its answer, in seconds; past it 503.",
+    )
+    linger_ms: int = Field(
+        2,
+        ge=0,
+        le=1000,
+        description="Time that records wait to share a batch to Kafka, in milliseconds.",
+    )
+    topic_refresh_seconds: float = Field(
+        5.0,
+        gt=0,
+        le=300,
+        description="Time between two looks at the topic (does it exist, which is its id), in seconds.",
+    )
