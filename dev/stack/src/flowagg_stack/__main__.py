@@ -4,9 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from flowagg.errors import FlowaggError
 from rich.console import Console
 
-from flowagg.errors import FlowaggError
+from flowagg_stack.provision import provision
+from flowagg_stack.reference import write_reference
 from flowagg_stack.run import run
 
 
@@ -17,12 +19,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     running = commands.add_parser("run", help="start everything, post the sample, stay up")
     running.add_argument("--port", type=int, default=8080, help="port of the one address for POST and GET")
     running.add_argument("--once", action="store_true", help="end after the sample has been checked")
+    commands.add_parser("provision", help="bring what the tests need beside Python")
+    reference = commands.add_parser("reference", help="write the generated reference in docs/reference")
+    reference.add_argument("--check", action="store_true", help="only say whether it is up to date")
     given = parser.parse_args(arguments)
     console = Console()
     try:
-        status = run(given.port, console, stay=not given.once)
+        if given.command == "run":
+            status = run(given.port, console, stay=not given.once)
+        elif given.command == "provision":
+            provision(lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
+            status = 0
+        else:
+            status = write_reference(check=given.check)
     except FlowaggError as error:
-        console.print("\n[bold red]It does not run:[/bold red]")
+        console.print("\n[bold red]It cannot go on:[/bold red]")
         console.print(str(error), highlight=False, markup=False, soft_wrap=True)
         for note in getattr(error, "__notes__", []):
             console.print(note, highlight=False, markup=False, soft_wrap=True)

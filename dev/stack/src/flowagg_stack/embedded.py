@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from flowagg.errors import FlowaggError
+
 from flowagg_stack.ports import answers, free_port
 from flowagg_stack.processes import Child, Processes, wait_until
 

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 
 import httpx
 import uvicorn
+from flowagg.problem import Problem, answer_http_exception, answer_problem
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-
-from flowagg.problem import Problem, answer_http_exception, answer_problem
 
 _HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"}
@@ -43,9 +43,11 @@ def create_app(writer: str, reader: str) -> Starlette:
             reply = await client.send(forwarded, stream=True)
         except httpx.HTTPError as error:
             name = "writer" if upstream is writer else "reader"
-            raise Problem(502, f"The {name} does not answer: {type(error).__name__}.", headers={"Retry-After": "1"}) from error
+            raise Problem(
+                502, f"The {name} does not answer: {type(error).__name__}.", headers={"Retry-After": "1"}
+            ) from error
         kept = {n: v for n, v in reply.headers.items() if n not in _HOP_BY_HOP and n != "date"}
-        return StreamingResponse(reply.aiter_raw(), reply.status_code, kept, background=_Closing(reply))
+        return StreamingResponse(reply.aiter_raw(), reply.status_code, kept, background=BackgroundTask(reply.aclose))
 
     async def index(_: Request) -> Response:
         return PlainTextResponse(_INDEX)
@@ -60,16 +62,6 @@ def create_app(writer: str, reader: str) -> Starlette:
         exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
         lifespan=lifespan,
     )
-
-
-class _Closing:
-    """Starlette's background task: close the upstream's answer once it is passed on."""
-
-    def __init__(self, reply: httpx.Response) -> None:
-        self._reply = reply
-
-    async def __call__(self) -> None:
-        await self._reply.aclose()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

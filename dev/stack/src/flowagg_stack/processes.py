@@ -125,9 +125,7 @@ def wait_until(
     while not condition():
         for child in children:
             if child.ended:
-                raise ProcessFailed(
-                    f"{child.name} ended with status {child.process.returncode}:\n{child.last_lines()}"
-                )
+                raise ProcessFailed(f"{child.name} ended with status {child.process.returncode}:\n{child.last_lines()}")
         if time.monotonic() > deadline:
             logs = "".join(f"\n{child.name}:\n{child.last_lines()}" for child in children)
             raise ProcessFailed(f"{what}: not within {seconds:g} s{logs}")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -14,20 +13,20 @@ from typing import Final
 import httpx
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from flowagg.errors import FlowaggError
+from flowagg.kafka import admin_properties
+from flowagg.settings import PREFIX
+from flowagg_writer.settings import WriterSettings
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from flowagg.errors import FlowaggError
-from flowagg.kafka import admin_properties
-from flowagg.settings import PREFIX
 from flowagg_stack import sample
 from flowagg_stack.embedded import BROKER_PROPERTIES, start_broker, start_redis
-from flowagg_stack.ports import answers, is_free
-from flowagg_stack.processes import Child, Processes, ProcessFailed, wait_until
-from flowagg_stack.services import SETTINGS, Service, start_service
+from flowagg_stack.ports import is_free
+from flowagg_stack.processes import Child, Processes, ProcessFailed
+from flowagg_stack.services import SETTINGS, Service, Stack, start_front
 from flowagg_stack.topics import ensure_topic
-from flowagg_writer.settings import WriterSettings
 
 SAMPLE: Final = Path(__file__).parents[4] / "examples" / "flows" / "flows.ndjson.gz"
 PARTITIONS: Final = 6
@@ -89,16 +88,12 @@ class _Stack:
             self._say("Kafka", broker.address, broker.kind)
             self._say("Redis", redis.address, redis.kind)
         self._ensure_topic()
-        names = ["writer", "reader", *(f"consumer-{number + 1}" for number in range(CONSUMERS))]
-        self._services = [start_service(self._processes, n.partition("-")[0], self._given, n) for n in names]
+        stack = Stack(self._processes, self._given, CONSUMERS)
+        self._services = stack.services
         for service in self._services:
             service.wait_ready()
             self._say(service.name, service.url.removeprefix("http://"), "ready")
-        writer, reader = self._services[:2]
-        command = [sys.executable, "-m", "flowagg_stack.front", "--port", str(port)]
-        front = self._processes.start("front", [*command, "--writer", writer.url, "--reader", reader.url])
-        wait_until(lambda: answers(port), "the front answers", 20, [front])
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = start_front(self._processes, stack, port)
         self._say("front", f"127.0.0.1:{port}", "one address for POST and GET")
 
     def say_where_to_go_on(self) -> None:
@@ -143,7 +138,9 @@ class _Stack:
             self._console.print("Started again, as Kubernetes would.")
 
     def _ensure_topic(self) -> None:
-        environment = {n: v for n, v in self._given.items() if n.removeprefix(PREFIX).lower() in WriterSettings.model_fields}
+        environment = {
+            n: v for n, v in self._given.items() if n.removeprefix(PREFIX).lower() in WriterSettings.model_fields
+        }
         with _environment(environment):
             settings = WriterSettings.read()
         try:

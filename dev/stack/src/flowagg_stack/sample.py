@@ -7,7 +7,6 @@ from typing import Final
 
 import httpx
 import msgspec
-
 from flowagg.errors import FlowaggError
 from flowagg.flow import Flow
 from flowagg.position import Position, decode_token, encode_token
@@ -35,7 +34,8 @@ def post(client: httpx.Client, flows: list[Flow], advance: Callable[[int], None]
     A 503 with Retry-After before anything was kept is tried again. Raises SampleFailed.
     """
     ledger = Ledger()
-    topic_id, ends = "", {}
+    topic_id = ""
+    ends: dict[int, int] = {}
     for batch in _batches(flows):
         reply = client.post("/flows", content=msgspec.json.encode(batch), headers={"Content-Type": "application/json"})
         if reply.status_code != 200:

@@ -2,7 +2,6 @@
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
-
 from flowagg.kafka import TopicMissing, describe_topic, resolve_topic
 
 TOPIC_CONFIG = {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"}

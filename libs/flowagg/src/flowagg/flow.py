@@ -123,9 +123,7 @@ def _invalid_flow(message: str) -> InvalidFlow:
     """An InvalidFlow from a msgspec validation message, `Expected ... - at `$[3].hour``."""
     match = _MSGSPEC_PATH.match(message)
     if match is None:
-        return InvalidFlow(
-            "the body must be a JSON array of flows" if "`array`" in message else _sentence(message)
-        )
+        return InvalidFlow("the body must be a JSON array of flows" if "`array`" in message else _sentence(message))
     rule, index, field = match["rule"], match["index"], match["field"]
     missing = _MISSING.match(rule)
     if missing is not None:

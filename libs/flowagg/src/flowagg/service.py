@@ -34,7 +34,7 @@ def start(service: str, settings_class: type[_S], summary: str, arguments: Seque
         prog=distribution,
         description=summary,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="settings, from the environment; for each NAME the variable NAME_FILE may name a file that holds the value:\n\n"
+        epilog="settings, from the environment (NAME_FILE may name a file that holds the value of NAME):\n\n"
         + describe(settings_class),
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version(distribution)}")
@@ -59,9 +59,7 @@ def operational_routes(live: Callable[[], Checks], ready: Callable[[], Checks]) 
         async def endpoint(_: Request) -> Response:
             found = checks()
             well = all(state == OK for state in found.values())
-            body = msgspec.json.format(
-                msgspec.json.encode({"status": OK if well else "failing", "checks": found})
-            )
+            body = msgspec.json.format(msgspec.json.encode({"status": OK if well else "failing", "checks": found}))
             return Response(body + b"\n", 200 if well else 503, media_type="application/json")
 
         return endpoint

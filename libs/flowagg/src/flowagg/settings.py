@@ -55,8 +55,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments (used by tests) before files before the environment; nothing else is read."""
         return init_settings, _FileSource(settings_cls), env_settings
@@ -79,28 +79,19 @@ class Settings(BaseSettings):
     def public(self) -> dict[str, Any]:
         """All settings by variable name; secrets only as set or not."""
         shown = self.model_dump()
-        return {
-            _variable(name): ("(set)" if value.get_secret_value() else "")
-            if isinstance(value, SecretStr)
-            else value
-            for name, value in shown.items()
-        }
+        return {_variable(name): _masked(value) for name, value in shown.items()}
 
 
 class HttpSettings(Settings):
     """What a service that answers clients over HTTP has."""
 
-    max_connections: int = Field(
-        8192, ge=1, description="Connections at a time; further ones wait or are refused."
-    )
+    max_connections: int = Field(8192, ge=1, description="Connections at a time; further ones wait or are refused.")
     max_waiting_requests: int = Field(
         2048,
         ge=1,
         description="Requests in hand at a time; past it the answer is 503 with Retry-After.",
     )
-    keep_alive_seconds: int = Field(
-        75, ge=1, description="Time after which an idle connection is closed, in seconds."
-    )
+    keep_alive_seconds: int = Field(75, ge=1, description="Time after which an idle connection is closed, in seconds.")
 
 
 class KafkaSettings(Settings):
@@ -116,7 +107,7 @@ class KafkaSettings(Settings):
     )
     kafka_properties_file: Path | None = Field(
         None,
-        description="File of further librdkafka properties, one key=value a line (security.protocol, sasl.*, ssl.*, ...); "
+        description="File of further librdkafka properties, one key=value a line (security.protocol, sasl.*, ...); "
         "mount it from a Secret.",
     )
     kafka_timeout_seconds: float = Field(
@@ -136,9 +127,7 @@ class RedisSettings(Settings):
         description="Redis's address, without user or password.",
     )
     redis_username: str | None = Field(None, description="Redis user, where ACLs are on.")
-    redis_password: SecretStr = Field(
-        SecretStr(""), description="Redis password; use FLOWAGG_REDIS_PASSWORD_FILE."
-    )
+    redis_password: SecretStr = Field(SecretStr(""), description="Redis password; use FLOWAGG_REDIS_PASSWORD_FILE.")
     redis_timeout_seconds: float = Field(
         2.0,
         gt=0,
@@ -146,9 +135,7 @@ class RedisSettings(Settings):
         description="Longest wait for a connection or an answer of Redis, in seconds.",
     )
     view: str = Field(
-        "default",
-        pattern=VIEW_NAME,
-        description="View that is kept or read; also the consumers' Kafka group.",
+        "default", pattern=VIEW_NAME, description="View that is kept or read; also the consumers' Kafka group."
     )
 
 
@@ -159,13 +146,18 @@ class _FileSource(EnvSettingsSource):
         return {
             name: Path(path).read_text(encoding="utf-8").rstrip("\r\n")
             for name in self.settings_cls.model_fields
-            if (path := os.environ.get(_variable(name) + _FILE)) is not None
-            and not name.endswith(_FILE.lower())
+            if (path := os.environ.get(_variable(name) + _FILE)) is not None and not name.endswith(_FILE.lower())
         }
 
 
 def _variable(name: str) -> str:
     return PREFIX + name.upper()
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return "(set)" if value.get_secret_value() else ""
+    return value
 
 
 def _because(error: Any) -> str:

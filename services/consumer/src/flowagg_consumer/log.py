@@ -81,6 +81,7 @@ class Log:
             "enable.auto.offset.store": False,
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": int(settings.session_timeout_seconds * 1000),
+            "heartbeat.interval.ms": int(settings.heartbeat_seconds * 1000),
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 100,
             "queued.min.messages": 4 * settings.batch_records,
@@ -114,10 +115,7 @@ class Log:
             return {}
         futures = self._admin.list_offsets(request, request_timeout=self._timeout_seconds)
         try:
-            return {
-                part.partition: future.result(self._timeout_seconds + 1).offset
-                for part, future in futures.items()
-            }
+            return {part.partition: future.result(self._timeout_seconds + 1).offset for part, future in futures.items()}
         except KafkaException as error:
             raise look_up_error(error, self._topic) from error
         except TimeoutError as error:
@@ -162,13 +160,9 @@ class Log:
             starts = self._on_assigned(numbers)
         except Exception:
             _log.exception("assignment could not be loaded", extra={"partitions": numbers})
-        paused = [
-            TopicPartition(self._topic, number, OFFSET_END) for number in numbers if number not in starts
-        ]
+        paused = [TopicPartition(self._topic, number, OFFSET_END) for number in numbers if number not in starts]
         try:
-            consumer.incremental_assign(
-                [self._at(number, start) for number, start in starts.items()] + paused
-            )
+            consumer.incremental_assign([self._at(number, start) for number, start in starts.items()] + paused)
             consumer.pause(paused)
         except KafkaException:
             _log.exception("assignment failed", extra={"partitions": numbers})
@@ -207,9 +201,7 @@ def _columns(messages: list[Message]) -> list[Records]:
     """Messages of one partition as columns, split where the leader epoch changes."""
     first, last = messages[0], messages[-1]
     if first.leader_epoch() != last.leader_epoch():
-        split = next(
-            place for place, message in enumerate(messages) if message.leader_epoch() != first.leader_epoch()
-        )
+        split = next(place for place, message in enumerate(messages) if message.leader_epoch() != first.leader_epoch())
         return _columns(messages[:split]) + _columns(messages[split:])
     start, stop = _offset(first), _offset(last)
     contiguous = stop - start == len(messages) - 1  # offsets ascend

@@ -165,9 +165,7 @@ class Partition:
             rest=None if last == records.offsets[-1] else records.after(last),
         )
 
-    def fill(
-        self, batch: Batch, stored_position: int, incarnation: str, values: Sequence[bytes | None]
-    ) -> None:
+    def fill(self, batch: Batch, stored_position: int, incarnation: str, values: Sequence[bytes | None]) -> None:
         """Step 3: add the stored totals of batch.missing, in that order, read in one atomic call.
 
         Raises Fenced where the call's own position is not the one that the fold started from.

@@ -60,11 +60,7 @@ def decode_values(values: Sequence[bytes | None]) -> list[ByteCounts]:
     try:
         joined = b"\n".join(values)  # type: ignore[arg-type] # a null value raises TypeError
         joins = count - 1
-        if (
-            joined[:1] == b"{"
-            and joined[-1:] == b"}"
-            and joined.count(b"\n") == joins == joined.count(b"}\n{")
-        ):
+        if joined[:1] == b"{" and joined[-1:] == b"}" and joined.count(b"\n") == joins == joined.count(b"}\n{"):
             decoded = _decoder.decode_lines(joined)
             if len(decoded) == count:
                 return decoded

@@ -19,7 +19,7 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
     cache_bytes: int = Field(
         256 * 2**20,
         ge=2**20,
-        description="Memory for totals of the partitions owned, in bytes (an estimate); past it they are read back from Redis.",
+        description="Memory for totals of owned partitions, in bytes (estimated); past it they are read from Redis.",
     )
     reread_seconds: float = Field(
         0.5,
@@ -44,6 +44,12 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         ge=1,
         le=300,
         description="Time after which Kafka gives a silent consumer's partitions to others, in seconds.",
+    )
+    heartbeat_seconds: float = Field(
+        0.5,
+        ge=0.1,
+        le=100,
+        description="Time between heartbeats to the group, in seconds: how soon a rebalance is noticed.",
     )
     stuck_seconds: float = Field(
         60.0,

@@ -195,9 +195,7 @@ class Worker:
         else:
             self._bound_cache()
 
-    def _apply(
-        self, partition: Partition, records: Records, description: "Future[TopicDescription]"
-    ) -> Records | None:
+    def _apply(self, partition: Partition, records: Records, description: "Future[TopicDescription]") -> Records | None:
         """Steps 3 and 4 for one batch; the rest that is to follow."""
         batch = partition.fold(records)
         if batch is None:
@@ -224,9 +222,7 @@ class Worker:
         self._store.disconnect()
         self._log.pause(number)
         self._forget(number)
-        self._loading[number] = self._clock() + (
-            0 if isinstance(error, Fenced) else self._settings.retry_seconds
-        )
+        self._loading[number] = self._clock() + (0 if isinstance(error, Fenced) else self._settings.retry_seconds)
         self._count_states()
 
     # Steps 6 and 7 -----------------------------------------------------------------------------
@@ -255,11 +251,7 @@ class Worker:
             return
         self._next_commit = now + self._settings.commit_seconds
         positions = {number: partition.position for number, partition in self._running.items()}
-        moved = {
-            number: position
-            for number, position in positions.items()
-            if self._committed.get(number) != position
-        }
+        moved = {number: position for number, position in positions.items() if self._committed.get(number) != position}
         if moved:
             self._log.commit(moved)
             self._committed |= moved
@@ -317,5 +309,6 @@ class Worker:
 def _topic_changed(meta: Meta, topic_id: str) -> Stop:
     return Stop(
         StopReason.TOPIC_CHANGED,
-        f"the view counts in the topic with id {meta.topic_id}, but the topic now has id {topic_id}: it was deleted and made again",
+        f"the view counts in the topic with id {meta.topic_id}, but the topic now has id {topic_id}: "
+        "it was deleted and made again",
     )

@@ -140,9 +140,7 @@ class Flows:
             await asyncio.sleep(pause)
             turn += 1
 
-    def _render(
-        self, query: Query, parts: Mapping[int, PartitionHour], freshness: Freshness | None
-    ) -> Response:
+    def _render(self, query: Query, parts: Mapping[int, PartitionHour], freshness: Freshness | None) -> Response:
         fresh = freshness is not None and freshness.fresh
         lag = "unknown" if freshness is None or freshness.lag_records < 0 else str(freshness.lag_records)
         if not fresh:

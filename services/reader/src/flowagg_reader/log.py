@@ -61,13 +61,9 @@ class Log:
         return Position(topic.topic_id, {partition: offsets[partition] for partition in topic.partitions})
 
     async def _describe(self) -> Topic:
-        return topic_of(
-            await asyncio.wrap_future(describe_topic(self._admin, self._topic_name, self._timeout_seconds))
-        )
+        return topic_of(await asyncio.wrap_future(describe_topic(self._admin, self._topic_name, self._timeout_seconds)))
 
     async def _offsets(self, partitions: frozenset[int]) -> dict[int, int]:
         futures = end_offsets(self._admin, self._topic_name, partitions, self._timeout_seconds)
-        results: list[Any] = await asyncio.gather(
-            *(asyncio.wrap_future(future) for future in futures.values())
-        )
+        results: list[Any] = await asyncio.gather(*(asyncio.wrap_future(future) for future in futures.values()))
         return {partition: result.offset for partition, result in zip(futures, results, strict=True)}

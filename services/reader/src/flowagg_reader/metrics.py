@@ -10,6 +10,4 @@ GET_SECONDS = Histogram(
     "Time of a GET from its headers to its answer, in seconds.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
 )
-LOOKUPS = Counter(
-    "flowagg_reader_end_offset_lookups", "Look-ups of the log's end offsets, by result.", ["result"]
-)
+LOOKUPS = Counter("flowagg_reader_end_offset_lookups", "Look-ups of the log's end offsets, by result.", ["result"])

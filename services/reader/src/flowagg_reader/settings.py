@@ -22,6 +22,4 @@ class ReaderSettings(HttpSettings, KafkaSettings, RedisSettings):
         le=60,
         description="Longest wait for the log's end offsets, in seconds; past it the answer is marked as not fresh.",
     )
-    max_large_reads: int = Field(
-        4, ge=1, description="Reads of an hour's totals at a time; further ones wait."
-    )
+    max_large_reads: int = Field(4, ge=1, description="Reads of an hour's totals at a time; further ones wait.")

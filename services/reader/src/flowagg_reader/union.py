@@ -28,9 +28,7 @@ def unite(hour: int, partitions: Iterable[Mapping[bytes, bytes]]) -> list[FlowTo
         for field, raw in totals.items():
             bytes_tx, bytes_rx = decode_totals(raw)
             known = sums.get(field)
-            sums[field] = (
-                (bytes_tx, bytes_rx) if known is None else (known[0] + bytes_tx, known[1] + bytes_rx)
-            )
+            sums[field] = (bytes_tx, bytes_rx) if known is None else (known[0] + bytes_tx, known[1] + bytes_rx)
     keyed = [(decode_field(field), counts) for field, counts in sums.items()]
     keyed.sort()
     return [FlowTotals(*names, hour, *counts) for names, counts in keyed]

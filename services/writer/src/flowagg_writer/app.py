@@ -21,6 +21,7 @@ from flowagg_writer import metrics
 from flowagg_writer.log import Log, LogFull, NotAppended
 from flowagg_writer.settings import WriterSettings
 
+_DRAIN_FACTOR = 4
 RETRY_LATER = {"Retry-After": "1"}
 
 
@@ -95,16 +96,18 @@ class Flows:
                 "Idempotency-Key is not supported by this version: send the batch without it; nothing was kept.",
             )
         limit = self._settings.max_body_bytes
-        length = headers.get("content-length", "0")
         chunks: list[bytes] = []
-        size = int(length) if length.isdecimal() else 0
-        if size <= limit:
-            size = 0
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit:
-                    break
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size <= limit:
                 chunks.append(chunk)
+            elif size > _DRAIN_FACTOR * limit:
+                break
+            else:
+                # Read on without keeping: a client in the middle of sending would see a reset
+                # connection instead of the answer.
+                chunks.clear()
         if size > limit:
             raise Problem(
                 413,
@@ -140,14 +143,10 @@ class Flows:
 async def _refuse(_: Request, error: Exception) -> Response:
     """A client that has gone gets no answer; the status is for the metrics of whoever stands between."""
     assert isinstance(error, ClientDisconnect)  # noqa: S101 - starlette's registry guarantees it
-    return Problem(
-        400, "The client closed the connection before the body was whole; nothing was kept."
-    ).response()
+    return Problem(400, "The client closed the connection before the body was whole; nothing was kept.").response()
 
 
-def create_app(
-    settings: WriterSettings, open_log: Callable[[], AbstractAsyncContextManager[Log]]
-) -> Starlette:
+def create_app(settings: WriterSettings, open_log: Callable[[], AbstractAsyncContextManager[Log]]) -> Starlette:
     """The writer's application; open_log is entered when the server starts and left when it ends."""
     log: Log | None = None
 

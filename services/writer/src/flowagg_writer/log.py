@@ -188,8 +188,6 @@ class Log:
                 self._trouble = str(error)
                 self._topic = None
             wait = (
-                self._settings.topic_refresh_seconds
-                if self._topic
-                else min(0.5, self._settings.topic_refresh_seconds)
+                self._settings.topic_refresh_seconds if self._topic else min(0.5, self._settings.topic_refresh_seconds)
             )
             await asyncio.sleep(max(0.0, began + wait - time.monotonic()))
