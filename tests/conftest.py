@@ -13,7 +13,7 @@ from flowagg_stack.apache_kafka import start_kafka
 from flowagg_stack.embedded import Server, start_redis_binary
 from flowagg_stack.ports import free_port
 from flowagg_stack.processes import Processes
-from flowagg_stack.services import Stack, start_front
+from flowagg_stack.services import SETTINGS, Stack, start_front
 from flowagg_stack.topics import ensure_topic
 
 PARTITIONS = 6
@@ -59,6 +59,11 @@ class Place:
     topic: str
     view: str
     admin: AdminClient
+
+    def environment_of(self, service: str) -> dict[str, str]:
+        """Those of the variables that a service knows."""
+        known = SETTINGS[service].model_fields
+        return {n: v for n, v in self.environment.items() if n.removeprefix("FLOWAGG_").lower() in known}
 
 
 def _place(kafka: Server, redis_server: Server, partitions: int = PARTITIONS) -> Place:

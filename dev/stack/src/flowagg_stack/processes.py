@@ -14,7 +14,7 @@ from pathlib import Path
 from flowagg.errors import FlowaggError
 
 _PR_SET_PDEATHSIG = 1
-_CAUGHT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_CAUGHT = {signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 class ProcessFailed(FlowaggError):

@@ -34,6 +34,8 @@ CONSUMERS: Final = 2
 BUSIEST: Final = 10
 MAX_RESTARTS: Final = 5
 _WATCH_SECONDS = 0.5
+_AGAIN_SECONDS = 0.2
+_ENDING_SIGNALS = (signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KAFKA, _REDIS = PREFIX + "KAFKA_BOOTSTRAP_SERVERS", PREFIX + "REDIS_URL"
 
 
@@ -49,7 +51,7 @@ def run(port: int, console: Console, *, stay: bool) -> int:
     with (
         tempfile.TemporaryDirectory(prefix="flow-aggregator-") as name,
         Processes(Path(name)) as processes,
-        _ending(console),
+        _Ending(console),
     ):
         stack = _Stack(processes, console, given, Path(name))
         stack.start(port)
@@ -58,6 +60,7 @@ def run(port: int, console: Console, *, stay: bool) -> int:
         if stay:
             stack.watch()
         return 0 if exact else 1
+    return 0  # ended by Ctrl-C
 
 
 class _Stack:
@@ -225,19 +228,27 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-@contextmanager
-def _ending(console: Console) -> Iterator[None]:
-    """SIGTERM and a closed terminal end the run as Ctrl-C does."""
+class _Ending:
+    """A context in which SIGTERM and a closed terminal end the run as Ctrl-C does; left, no signal does."""
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    def __init__(self, console: Console) -> None:
+        self._console = console
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        console.print("\nEnding everything that was started ...")
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    def __enter__(self) -> None:
+        for number in _ENDING_SIGNALS:
+            signal.signal(number, self._interrupt)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        for number in _ENDING_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        if interrupted:
+            self._console.print("\nEnding everything that was started ...")
+        return interrupted
+
+    @staticmethod
+    def _interrupt(*_: object) -> None:
+        # Python swallows an exception that is raised in a callback or a destructor, wherever the
+        # signal happened to find it: so it comes again until it was seen.
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+        raise KeyboardInterrupt

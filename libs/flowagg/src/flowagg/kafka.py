@@ -56,6 +56,7 @@ def client_properties(settings: KafkaSettings, service: str, own: Mapping[str, A
         properties |= read_properties(settings.kafka_properties_file)
     properties["bootstrap.servers"] = settings.kafka_bootstrap_servers
     properties["error_cb"] = _log_error
+    properties["logger"] = logging.getLogger("librdkafka")  # served by poll and consume, as callbacks are
     return properties
 
 

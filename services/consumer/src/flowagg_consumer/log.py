@@ -85,6 +85,10 @@ class Log:
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 100,
             "queued.min.messages": 4 * settings.batch_records,
+            "queued.max.messages.kbytes": settings.prefetch_bytes // 1024,
+            # librdkafka waits 1 s by default before it fetches again for a full queue: measured,
+            # 174 k flows/s instead of 308 k.
+            "fetch.queue.backoff.ms": 5,
         }
         self._consumer = Consumer(client_properties(settings, "consumer", own))
         self._admin = AdminClient(admin_properties(settings, "consumer"))

@@ -16,6 +16,9 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         le=1000,
         description="Time to wait for a batch to fill once it has a record, in milliseconds.",
     )
+    prefetch_bytes: int = Field(
+        16 * 2**20, ge=2**20, description="Most bytes fetched ahead of the fold, per partition owned."
+    )
     cache_bytes: int = Field(
         256 * 2**20,
         ge=2**20,

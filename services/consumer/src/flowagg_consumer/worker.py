@@ -160,13 +160,27 @@ class Worker:
             _log.warning("kafka said", extra={"reason": error})
             self._trouble["kafka"] = error
         for number, (reason, detail) in fetched.stops.items():
-            partition = self._running.get(number)
-            if partition is not None:
-                self._log.pause(number)
-                self._stop(number, Stop(reason, f"position {partition.position}: {detail}"))
+            self._stop_reading(number, Stop(reason, detail), description)
         for number, runs in fetched.records.items():
             self._carry(number, runs, description)
         metrics.APPLY_SECONDS.observe(self._clock() - began)
+
+    def _stop_reading(self, number: int, stop: Stop, description: "Future[TopicDescription]") -> None:
+        """Kafka cannot read on from the position: because the topic was made again, or for Kafka's own reason."""
+        partition = self._running.get(number)
+        if partition is None:
+            return
+        try:
+            topic = self._log.topic(description)
+        except KafkaUnavailable as error:
+            self._reload(number, error)  # and then it comes again
+            return
+        self._log.pause(number)
+        if topic.topic_id != partition.meta.topic_id:
+            stop = _topic_changed(partition.meta, topic.topic_id)
+        else:
+            stop = Stop(stop.reason, f"the view's position is {partition.position}: {stop.detail}")
+        self._stop(number, stop)
 
     def _carry(self, number: int, runs: Iterable[Records], description: "Future[TopicDescription]") -> None:
         """Carry fetched records of one partition into the view; on any doubt drop it and load again."""

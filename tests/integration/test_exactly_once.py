@@ -1,0 +1,267 @@
+"""Each record is counted exactly once, on a real Kafka and a real Redis, whatever happens to the processes."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+
+import pytest
+import redis
+from confluent_kafka import Producer
+from confluent_kafka.admin import NewPartitions
+from flowagg.flow import Flow, encode_value
+from flowagg.view import meta_key
+from flowagg_load.generator import Ledger, Shape, flows
+from flowagg_stack import provision
+from flowagg_stack.embedded import Server, start_redis_binary
+from flowagg_stack.processes import Processes
+from flowagg_stack.services import Service, Stack, start_service
+from flowagg_stack.topics import ensure_topic
+
+from tests.conftest import Place
+from tests.integration.tools import assert_exact, get, post, wait_check, wait_for, wait_fresh
+
+StartStack = Callable[..., Stack]
+SHAPE = Shape(keys=500, hours=5, zipf=1.1)
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+@pytest.fixture
+def source() -> Iterator[Flow]:
+    return flows(SHAPE, seed=20261124)
+
+
+def send(service: Service, number: signal.Signals) -> None:
+    os.kill(service.child.process.pid, number)
+
+
+def test_totals_are_exact_while_consumers_are_killed(
+    start_stack: StartStack, processes: Processes, place: Place, ledger: Ledger, source: Iterator[Flow]
+) -> None:
+    stack = start_stack(FLOWAGG_SESSION_TIMEOUT_SECONDS="2", FLOWAGG_BATCH_RECORDS="200")
+    for number in range(4):
+        post(stack, islice(source, 3000), ledger)
+        victim = stack.consumers.pop(0)
+        send(victim, signal.SIGKILL)
+        victim.child.process.wait()
+        post(stack, islice(source, 1000), ledger)
+        given = place.environment | {"FLOWAGG_SESSION_TIMEOUT_SECONDS": "2"}
+        stack.consumers.append(start_service(processes, "consumer", given, f"consumer-again-{number}"))
+    assert_exact(stack, ledger)
+    assert ledger.flows == 16_000
+
+
+def test_a_paused_consumer_that_comes_back_counts_nothing_twice(
+    start_stack: StartStack, ledger: Ledger, source: Iterator[Flow]
+) -> None:
+    stack = start_stack(FLOWAGG_SESSION_TIMEOUT_SECONDS="2")
+    zombie, other = stack.consumers
+    post(stack, islice(source, 2000), ledger)
+    send(zombie, signal.SIGSTOP)
+    post(stack, islice(source, 2000), ledger)
+    stack.wait_settled([other])
+    post(stack, islice(source, 2000), ledger)
+    assert_exact(stack, ledger)
+    send(zombie, signal.SIGCONT)
+    post(stack, islice(source, 2000), ledger)
+    assert_exact(stack, ledger)
+    stack.wait_settled()
+    assert_exact(stack, ledger)
+
+
+def test_a_stored_position_that_goes_back_is_noticed_when_idle(
+    start_stack: StartStack, place: Place, ledger: Ledger, source: Iterator[Flow]
+) -> None:
+    stack = start_stack()
+    with redis.Redis.from_url(place.environment["FLOWAGG_REDIS_URL"]) as raw:
+        post(stack, islice(source, 1000), ledger)
+        assert_exact(stack, ledger)
+        tails = {key: raw.dump(key) for key in raw.keys(f"flowagg:{{{place.view}:*")}
+        post(stack, islice(source, 1000), ledger)
+        assert_exact(stack, ledger)
+        with raw.pipeline() as lost:  # what a failover to a replica that lags does
+            lost.delete(*raw.keys(f"flowagg:{{{place.view}:*"))
+            for key, dump in tails.items():
+                lost.restore(key, 0, dump)
+            lost.execute()
+    assert_exact(stack, ledger, seconds=10)
+
+
+def test_a_redis_that_lost_everything_is_filled_again_from_the_log(
+    start_stack: StartStack, place: Place, ledger: Ledger, source: Iterator[Flow]
+) -> None:
+    stack = start_stack()
+    with redis.Redis.from_url(place.environment["FLOWAGG_REDIS_URL"]) as raw:
+        post(stack, islice(source, 2000), ledger)
+        assert_exact(stack, ledger)
+        for number in range(6):
+            raw.delete(meta_key(place.view, number))  # totals survive as orphans, and are not counted again
+        post(stack, islice(source, 100), ledger)
+        assert_exact(stack, ledger)
+
+
+def test_a_redis_that_hangs_or_restarts_is_waited_for_and_explained(
+    processes: Processes, kafka: Server, place: Place, ledger: Ledger, source: Iterator[Flow]
+) -> None:
+    own = start_redis_binary(processes, provision.redis_server(), name="own-redis")
+    settings = {"FLOWAGG_REDIS_URL": f"redis://{own.address}/0", "FLOWAGG_REDIS_TIMEOUT_SECONDS": "0.5"}
+    stack = Stack(processes, place.environment | settings)
+    stack.wait_ready()
+    post(stack, islice(source, 1000), ledger)
+    assert_exact(stack, ledger)
+    os.kill(own.child.process.pid, signal.SIGSTOP)
+    post(stack, islice(source, 1000), ledger)
+    wait_check(stack.consumers[0], "redis", "Timeout")
+    assert get(stack, 1).status_code == 503
+    assert get(stack, 1).headers["content-type"] == "application/problem+json"
+    os.kill(own.child.process.pid, signal.SIGCONT)
+    assert_exact(stack, ledger)
+    stack.wait_settled()
+    assert all(not service.checks() for service in stack.services)
+
+
+def test_a_topic_made_again_stops_its_partitions(
+    start_stack: StartStack, place: Place, ledger: Ledger, source: Iterator[Flow]
+) -> None:
+    stack = start_stack()
+    post(stack, islice(source, 1000), ledger)
+    assert_exact(stack, ledger)
+    place.admin.delete_topics([place.topic], operation_timeout=10)[place.topic].result(20)
+    wait_for(lambda: place.topic not in place.admin.list_topics(timeout=5).topics, "the topic is gone")
+    ensure_topic(place.admin, place.topic, 6)
+    wait_for(lambda: not stack.writer.checks(), "the writer sees the topic")
+    another = Ledger()
+    wait_for(lambda: _posted(stack, source, another), "the writer appends to the new topic")
+    wait_for(
+        lambda: any("TopicChanged" in state for service in stack.consumers for state in service.checks().values()),
+        "a consumer says that the topic has changed",
+    )
+    reply = get(stack, 1)
+    assert (reply.headers["flowagg-fresh"], reply.headers["flowagg-lag-records"]) == ("false", "unknown")
+    assert reply.json() == ledger.rows(1)
+    assert get(stack, 1, consistency="strict").status_code == 503
+
+
+def _posted(stack: Stack, source: Iterator[Flow], ledger: Ledger) -> bool:
+    try:
+        post(stack, islice(source, 200), ledger)
+    except AssertionError:
+        return False
+    return True
+
+
+def test_a_record_that_is_no_flow_stops_its_partition_and_no_other(
+    start_stack: StartStack, place: Place, ledger: Ledger, source: Iterator[Flow]
+) -> None:
+    stack = start_stack()
+    post(stack, islice(source, 1000), ledger)
+    assert_exact(stack, ledger)
+    _produce(place, 2, [(b"no flow key", encode_value(1, 1))])
+    owner = wait_for(
+        lambda: next((s for s in stack.consumers if "InvalidRecord" in s.checks().get("partition_2", "")), None),
+        "a consumer says that partition 2 is stopped",
+    )
+    assert "stopped-partitions.md" in owner.checks()["partition_2"]
+    stack.partitions = 5
+    stack.wait_settled()
+    assert get(stack, 1).headers["flowagg-fresh"] == "false"
+    assert int(get(stack, 1).headers["flowagg-lag-records"]) == 1
+
+
+def test_other_producers_may_spell_keys_and_values_in_their_own_way(
+    start_stack: StartStack, place: Place, ledger: Ledger
+) -> None:
+    stack = start_stack()
+    flow = Flow("foo", "bär", "vpc-0", 1, 5, 6)
+    post(stack, [flow], ledger)
+    spellings = [
+        (b'[ "foo" , "b\\u00e4r", "vpc-0", 1 ]', b'{ "bytes_rx": 6,\n "bytes_tx": 5 }'),
+        (b'["foo","b\xc3\xa4r","vpc-0",1]', b'{"bytes_tx":5,"bytes_rx":6,"more":{"x":"\\n"}}'),
+    ]
+    for partition in range(6):
+        _produce(place, partition, spellings)
+        for _ in spellings:
+            ledger.add(flow)
+    assert_exact(stack, ledger)
+    assert len(ledger.totals) == 1
+
+
+def test_aborted_records_of_a_transaction_are_never_counted(
+    start_stack: StartStack, place: Place, ledger: Ledger
+) -> None:
+    stack = start_stack()
+    flow = Flow("foo", "bar", "vpc-0", 1, 1, 1)
+    producer = _producer(place, **{"transactional.id": place.topic})
+    producer.init_transactions(30)
+    for end in (producer.abort_transaction, producer.commit_transaction, producer.abort_transaction):
+        producer.begin_transaction()
+        for _ in range(10):
+            producer.produce(place.topic, encode_value(1, 1), b'["foo","bar","vpc-0",1]', 3)
+        assert producer.flush(30) == 0  # else an abort only drops them here
+        end(30)
+    for _ in range(10):
+        ledger.add(flow)
+    wait_for(
+        lambda: get(stack, 1, consistency="eventual").json() == ledger.rows(1), "the committed records are counted"
+    )
+    for _ in range(3):
+        _produce(place, 3, [(b'["foo","bar","vpc-0",1]', encode_value(1, 1))])
+        ledger.add(flow)
+        wait_for(lambda: get(stack, 1, consistency="eventual").json() == ledger.rows(1), "later records are counted")
+
+
+def test_partitions_that_are_added_later_are_read_and_added_up(
+    start_stack: StartStack, place: Place, ledger: Ledger, source: Iterator[Flow]
+) -> None:
+    stack = start_stack()
+    post(stack, islice(source, 2000), ledger)
+    assert_exact(stack, ledger)
+    place.admin.create_partitions([NewPartitions(place.topic, 9)])[place.topic].result(20)
+    _produce(place, 8, [(b'["foo","bar","vpc-0",1]', encode_value(1, 1))])
+    ledger.add(Flow("foo", "bar", "vpc-0", 1, 1, 1))
+    assert get(stack, 1).headers["flowagg-fresh"] == "false"  # seen at once, though nobody reads it yet
+    stack.partitions = 9
+    stack.wait_settled()
+    post(stack, islice(source, 2000), ledger)
+    assert_exact(stack, ledger)
+
+
+def test_more_flow_keys_than_fit_in_memory_are_still_exact(start_stack: StartStack, ledger: Ledger) -> None:
+    stack = start_stack(FLOWAGG_CACHE_BYTES=str(2**20), FLOWAGG_BATCH_RECORDS="1000")
+    post(stack, islice(flows(Shape(keys=20_000, hours=2), seed=1), 60_000), ledger, batch=5000)
+    assert_exact(stack, ledger)
+
+
+def test_kafka_away_is_said_at_once_and_reads_go_on(
+    start_stack: StartStack, kafka: Server, ledger: Ledger, source: Iterator[Flow]
+) -> None:
+    stack = start_stack(FLOWAGG_POST_TIMEOUT_SECONDS="3", FLOWAGG_KAFKA_TIMEOUT_SECONDS="1")
+    post(stack, islice(source, 500), ledger)
+    assert_exact(stack, ledger)
+    os.kill(kafka.child.process.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(AssertionError, match="503"):
+            post(stack, islice(source, 10), Ledger())
+        reply = get(stack, 1)
+        assert (reply.status_code, reply.headers["flowagg-fresh"]) == (200, "false")
+        assert reply.json() == ledger.rows(1)
+        assert get(stack, 1, consistency="strict").status_code == 503
+        assert get(stack, 1, consistency="eventual").json() == ledger.rows(1)
+    finally:
+        os.kill(kafka.child.process.pid, signal.SIGCONT)
+    wait_fresh(stack, 1)
+
+
+def _producer(place: Place, **properties: str) -> Producer:
+    return Producer({"bootstrap.servers": place.environment["FLOWAGG_KAFKA_BOOTSTRAP_SERVERS"], **properties})
+
+
+def _produce(place: Place, partition: int, records: Sequence[tuple[bytes | None, bytes | None]]) -> None:
+    producer = _producer(place)
+    for key, value in records:
+        producer.produce(place.topic, value, key, partition)
+    assert producer.flush(30) == 0
