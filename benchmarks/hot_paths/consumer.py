@@ -185,9 +185,8 @@ def peak_rss_mib(pid: str) -> float:
 
 def report(rows: list[dict[str, Any]], exact: bool, given: argparse.Namespace) -> None:
     """Print the table and keep it as JSON."""
-    print(
-        f"\n{given.flows:,} flows, {given.keys:,} flow keys, zipf {given.zipf:g}, {os.cpu_count()} cores shared with Kafka and Redis"
-    )
+    print(f"\n{given.flows:,} flows, {given.keys:,} flow keys, zipf {given.zipf:g}")
+    print(f"{os.cpu_count()} cores, shared with Kafka and Redis")
     print(f"{'':28}{'flows/s':>10}{'per CPU-s':>11}{'seconds':>9}{'RSS MiB':>9}")
     for line in rows:
         speeds = f"{line['flows_a_second']:>10,.0f}{line['flows_a_cpu_second']:>11,.0f}"
