@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 
 import httpx
 import uvicorn
-from flowagg.problem import Problem, answer_http_exception, answer_problem
+from flowagg.problem import HANDLERS, Problem
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -59,7 +58,7 @@ def create_app(writer: str, reader: str) -> Starlette:
 
     return Starlette(
         routes=[Route("/flows", flows, methods=["GET", "POST"]), Route("/", index)],
-        exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
+        exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
 

@@ -52,13 +52,18 @@ class Problem(FlowaggError):
         )
 
 
-async def answer_problem(_: Request, error: Exception) -> Response:
+async def _answer_unexpected(_: Request, __: Exception) -> Response:
+    """Starlette handler of everything else; the server logs the traceback."""
+    return Problem(500, "This is a fault of FlowAggregator's own: its log has the details.").response()
+
+
+async def _answer_problem(_: Request, error: Exception) -> Response:
     """Starlette handler of Problem."""
     assert isinstance(error, Problem)  # noqa: S101 - starlette's registry guarantees it
     return error.response()
 
 
-async def answer_http_exception(request: Request, error: Exception) -> Response:
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
     """Starlette handler of its own HTTPException (404, 405) as a problem document."""
     assert isinstance(error, HTTPException)  # noqa: S101 - starlette's registry guarantees it
     headers = dict(error.headers or {})
@@ -67,3 +72,11 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
         405: f"{request.method} is not allowed here; allowed: {headers.get('Allow', 'see the docs')}.",
     }.get(error.status_code, error.detail)
     return Problem(error.status_code, detail, headers=headers).response()
+
+
+HANDLERS: dict[Any, Any] = {
+    Problem: _answer_problem,
+    HTTPException: _answer_http_exception,
+    Exception: _answer_unexpected,
+}
+"""The exception handlers of every application."""

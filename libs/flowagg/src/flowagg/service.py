@@ -54,7 +54,10 @@ def start(service: str, settings_class: type[_S], summary: str, arguments: Seque
 
 
 def operational_routes(live: Callable[[], Checks], ready: Callable[[], Checks]) -> list[Route]:
-    """/livez, /readyz and /metrics. A check that is not "ok" makes the probe answer 503."""
+    """/livez, /readyz and /metrics. A check that is not "ok" makes the probe answer 503.
+
+    A service whose one event loop both works and answers needs no live check: no answer is the failure.
+    """
 
     def probe(checks: Callable[[], Checks]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(_: Request) -> Response:

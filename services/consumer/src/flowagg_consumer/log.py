@@ -136,6 +136,10 @@ class Log:
         """Fetch nothing more of an owned partition until restart()."""
         self._consumer.pause([TopicPartition(self._topic, number)])
 
+    def serve_logs(self) -> None:
+        """Hand the admin client's log lines on; unserved they would pile up (consume serves the consumer's)."""
+        self._admin.poll(0)
+
     def commit(self, positions: Mapping[int, int]) -> None:
         """Step 7: tell Kafka the positions, for lag tools; never read back. Failures are only logged."""
         try:

@@ -244,9 +244,12 @@ class Worker:
     def _reread(self) -> None:
         """Step 6: after a failover the stored position may have gone back, with nobody there to notice."""
         now = self._clock()
-        if now < self._next_reread or not self._running:
+        if now < self._next_reread:
             return
         self._next_reread = now + self._settings.reread_seconds
+        self._log.serve_logs()
+        if not self._running:
+            return
         try:
             stored = self._store.positions(self._running)
         except redis.RedisError as error:

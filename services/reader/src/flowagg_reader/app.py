@@ -10,11 +10,10 @@ import msgspec
 import redis
 from flowagg.kafka import KafkaUnavailable
 from flowagg.position import Position
-from flowagg.problem import Problem, answer_http_exception, answer_problem
+from flowagg.problem import HANDLERS, Problem
 from flowagg.service import OK, Checks, operational_routes
 from flowagg.view import DamagedView, Meta
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -195,6 +194,7 @@ class Watch:
             if checks != self._checks:
                 _log.info("readiness", extra={"checks": checks})
             self._checks = checks
+            self._log.serve_logs()
             await asyncio.sleep(_WATCH_SECONDS)
 
 
@@ -212,8 +212,8 @@ def create_app(settings: ReaderSettings, store: Store, log: Log) -> Starlette:
     return Starlette(
         routes=[
             Route("/flows", Flows(settings, store, log).get, methods=["GET"]),
-            *operational_routes(live=lambda: {"event_loop": OK}, ready=watch.ready),
+            *operational_routes(live=dict, ready=watch.ready),
         ],
-        exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
+        exception_handlers=HANDLERS,
         lifespan=lifespan,
     )

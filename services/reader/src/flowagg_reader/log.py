@@ -27,6 +27,10 @@ class Log:
         self._admin = AdminClient(admin_properties(settings, "reader"))
         self._known: Topic | None = None
 
+    def serve_logs(self) -> None:
+        """Hand librdkafka's log lines on; unserved they would pile up."""
+        self._admin.poll(0)
+
     async def end(self) -> Position:
         """The end offsets of every partition, as of after this call. Raises KafkaUnavailable.
 

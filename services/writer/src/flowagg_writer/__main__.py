@@ -1,7 +1,10 @@
 """flowagg-writer: the process."""
 
+import sys
 from collections.abc import Sequence
 
+from confluent_kafka import KafkaException
+from flowagg.errors import FlowaggError
 from flowagg.service import serve, start
 
 from flowagg_writer.app import create_app
@@ -17,7 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "Takes flows over HTTP and appends them to the log in Kafka.",
         arguments,
     )
-    app = create_app(settings, lambda: Log(settings))
+    try:
+        log = Log(settings)
+    except (FlowaggError, KafkaException) as error:
+        sys.exit(f"flowagg-writer: {error}")
+    app = create_app(settings, log)
     serve(
         app,
         settings,

@@ -2,17 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import msgspec
 from flowagg.flow import InvalidFlow, decode_flows
 from flowagg.kafka import KafkaUnavailable
 from flowagg.position import encode_token
-from flowagg.problem import Problem, answer_http_exception, answer_problem
-from flowagg.service import OK, Checks, operational_routes
+from flowagg.problem import HANDLERS, Problem
+from flowagg.service import OK, operational_routes
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -33,7 +32,7 @@ class _Accepted(msgspec.Struct, frozen=True):
 class Flows:
     """The endpoint POST /flows."""
 
-    def __init__(self, settings: WriterSettings, log: Callable[[], Log]) -> None:
+    def __init__(self, settings: WriterSettings, log: Log) -> None:
         self._settings = settings
         self._log = log
         self._waiting = 0
@@ -127,7 +126,7 @@ class Flows:
             raise Problem(413, f"A POST may have {self._settings.max_flows} flows at most, not {len(flows)}.")
         left = deadline - asyncio.get_running_loop().time()
         try:
-            position = await self._log().append(flows, len(body), left)
+            position = await self._log.append(flows, len(body), left)
         except (KafkaUnavailable, LogFull) as error:
             raise Problem(503, f"Nothing was kept: {error}.", headers=RETRY_LATER) from None
         except NotAppended as error:
@@ -146,32 +145,19 @@ async def _refuse(_: Request, error: Exception) -> Response:
     return Problem(400, "The client closed the connection before the body was whole; nothing was kept.").response()
 
 
-def create_app(settings: WriterSettings, open_log: Callable[[], AbstractAsyncContextManager[Log]]) -> Starlette:
-    """The writer's application; open_log is entered when the server starts and left when it ends."""
-    log: Log | None = None
-
-    def opened() -> Log:
-        assert log is not None  # noqa: S101 - no request comes before the lifespan has started
-        return log
+def create_app(settings: WriterSettings, log: Log) -> Starlette:
+    """The writer's application; the log is entered when the server starts and left when it ends."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        nonlocal log
-        async with open_log() as log:
+        async with log:
             yield
-
-    def ready() -> Checks:
-        return {"kafka": opened().trouble or OK}
 
     return Starlette(
         routes=[
-            Route("/flows", Flows(settings, opened).post, methods=["POST"]),
-            *operational_routes(live=lambda: {"event_loop": OK}, ready=ready),
+            Route("/flows", Flows(settings, log).post, methods=["POST"]),
+            *operational_routes(live=dict, ready=lambda: {"kafka": log.trouble or OK}),
         ],
-        exception_handlers={
-            Problem: answer_problem,
-            HTTPException: answer_http_exception,
-            ClientDisconnect: _refuse,
-        },
+        exception_handlers=HANDLERS | {ClientDisconnect: _refuse},
         lifespan=lifespan,
     )

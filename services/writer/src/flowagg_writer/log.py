@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.001  # while records are in flight
 _IDLE_POLL_SECONDS = 1.0  # for errors and statistics
+_LAST_FLUSH_SECONDS = 1.0
 _FLOWS_A_STEP = 2_000  # produced before other requests get their turn: some 4 ms
 
 
@@ -101,7 +102,12 @@ class Log:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        left = await asyncio.to_thread(self._producer.flush, self._settings.shutdown_seconds)
+        # Every POST has been answered by now; what is left is of POSTs that have timed out.
+        deadline = time.monotonic() + _LAST_FLUSH_SECONDS
+        while len(self._producer) and time.monotonic() < deadline:
+            self._producer.poll(0)
+            await asyncio.sleep(_POLL_SECONDS)
+        left = len(self._producer)
         if left:
             _log.error(
                 "records were not delivered before the end; no client was told that they were",
@@ -179,6 +185,7 @@ class Log:
         timeout = self._settings.kafka_timeout_seconds
         while True:
             began = time.monotonic()
+            self._admin.poll(0)  # librdkafka's log lines, which would pile up
             try:
                 future = describe_topic(self._admin, self._topic_name, timeout)
                 self._topic = await asyncio.to_thread(resolve_topic, future, self._topic_name, timeout)
