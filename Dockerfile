@@ -14,7 +14,8 @@ COPY libs libs
 COPY services services
 COPY dev/stack/pyproject.toml dev/stack/
 COPY dev/load/pyproject.toml dev/load/
-ENV UV_PROJECT_ENVIRONMENT=/app UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1
+# UV_SYSTEM_CERTS: trust the certificates that BASE trusts, such as those of a company proxy.
+ENV UV_PROJECT_ENVIRONMENT=/app UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 UV_SYSTEM_CERTS=1
 RUN /opt/uv/bin/uv sync --frozen --no-dev --no-editable --package "flowagg-${SERVICE}" \
     && ln -s "flowagg-${SERVICE}" /app/bin/service
 
