@@ -23,6 +23,7 @@ _PACKAGES: Final = {
     "java": ("openjdk-17-jre-headless", "openjdk@17"),
     "mvn": ("maven", "maven"),
     "redis-server": ("redis-server", "redis"),
+    "curl": ("curl", "curl"),
 }
 """program -> its package for apt and for brew"""
 
@@ -39,7 +40,7 @@ def cache_directory() -> Path:
 
 def provision(say: Callable[[str], None]) -> None:
     """Bring everything that the tests need. Raises Missing."""
-    needed = ["java", "redis-server"] if _jars_there() else ["java", "mvn", "redis-server"]
+    needed = ["java", "redis-server", "curl"] if _jars_there() else ["java", "mvn", "redis-server", "curl"]
     missing = [program for program in needed if _find(program) is None]
     if missing:
         _install(missing, say)
