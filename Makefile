@@ -8,6 +8,9 @@ PYTHON := .venv/bin/python
 FLOWS ?= 2000000
 KEYS ?= 100000
 SERVICE ?= writer
+SEEDS ?= 500
+STEPS ?= 400
+SEED ?=
 BASE ?= python:3.13-slim-bookworm
 PYTEST_ARGS ?=
 
@@ -37,6 +40,10 @@ test: .venv/.synced ## Run all tests, on a real Kafka and a real Redis that they
 .PHONY: test-unit
 test-unit: .venv/.synced ## Run the unit tests alone: seconds, nothing to install
 	@$(PYTHON) -m pytest tests/unit $(PYTEST_ARGS)
+
+.PHONY: sim
+sim: .venv/.synced ## Simulate seeds of faults in virtual time (SEEDS=500, SEED=k replays one, STEPS=400)
+	@$(PYTHON) -m tests.simulation --seeds $(SEEDS) --steps $(STEPS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
 check: .venv/.synced ## Format, lint, types, import contracts, lock and docs drift

@@ -104,7 +104,7 @@ def measure_bare(address: str, ledger: Ledger) -> dict[str, Any]:
     began, cpu_began = time.perf_counter(), time.process_time()
     while True:
         keys = [message.key() for message in messages]
-        for key, counts in zip(keys, decode_values([message.value() for message in messages]), strict=True):
+        for key, counts in zip(keys, decode_values([message.value() for message in messages]).counts, strict=True):
             bytes_tx, bytes_rx = sums.get(key, (0, 0))
             sums[key] = (bytes_tx + counts.bytes_tx, bytes_rx + counts.bytes_rx)
         folded += len(messages)

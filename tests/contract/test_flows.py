@@ -195,12 +195,6 @@ def test_another_media_type_or_encoding(client: httpx.Client, headers: dict[str,
     assert client.post("/flows", content=b"[]", headers=headers).status_code == 415
 
 
-def test_a_key_that_would_be_ignored_is_refused(client: httpx.Client, hour: int) -> None:
-    reply = client.post("/flows", json=[flow(hour)], headers={"Idempotency-Key": "a"})
-    assert reply.status_code == 501
-    assert get(client, hour) == []
-
-
 def test_a_body_past_the_limit(client: httpx.Client) -> None:
     assert client.post("/flows", content=b" " * (8 * 2**20 + 1), headers=JSON).status_code == 413
     chunks = (b" " * 2**20 for _ in range(9))

@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 import redis
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions
 from flowagg.flow import Flow, encode_value
 from flowagg.view import meta_key
@@ -154,22 +154,38 @@ def _posted(stack: Stack, source: Iterator[Flow], ledger: Ledger) -> bool:
     return True
 
 
-def test_a_record_that_is_no_flow_stops_its_partition_and_no_other(
+def test_a_record_that_is_no_flow_goes_to_the_dead_letters_and_the_partition_goes_on(
     start_stack: StartStack, place: Place, ledger: Ledger, source: Iterator[Flow]
 ) -> None:
+    letters = f"{place.topic}.dead-letters"
+    ensure_topic(place.admin, letters, 1)
     stack = start_stack()
     post(stack, islice(source, 1000), ledger)
+    _produce(place, 2, [(b"no flow key", encode_value(1, 1)), (b'["a","b","c",1]', None)])
+    post(stack, islice(source, 1000), ledger)
     assert_exact(stack, ledger)
+    found = _consume(place, letters, 2)
+    reasons = [dict(message.headers() or [])["flowagg-reason"] for message in found]
+    assert reasons == [b"InvalidKey", b"InvalidValue"]
+    assert found[0].key() == b"no flow key"
+    headers = dict(found[1].headers() or [])
+    assert (headers["flowagg-topic"], headers["flowagg-partition"]) == (place.topic.encode(), b"2")
+
+
+def test_a_dead_letter_topic_that_is_down_is_waited_for_and_explained(
+    start_stack: StartStack, place: Place, ledger: Ledger, source: Iterator[Flow]
+) -> None:
+    stack = start_stack(FLOWAGG_KAFKA_TIMEOUT_SECONDS="1")
     _produce(place, 2, [(b"no flow key", encode_value(1, 1))])
     owner = wait_for(
-        lambda: next((s for s in stack.consumers if "InvalidRecord" in s.checks().get("partition_2", "")), None),
-        "a consumer says that partition 2 is stopped",
+        lambda: next((s for s in stack.consumers if "dead-letters" in s.checks().get("kafka", "")), None),
+        "a consumer says that it waits for the dead-letter topic",
     )
-    assert "stopped-partitions.md" in owner.checks()["partition_2"]
-    stack.partitions = 5
-    stack.wait_settled()
+    assert "partition_2" in owner.checks()
     assert get(stack, 1).headers["flowagg-fresh"] == "false"
-    assert int(get(stack, 1).headers["flowagg-lag-records"]) == 1
+    ensure_topic(place.admin, f"{place.topic}.dead-letters", 1)
+    post(stack, islice(source, 500), ledger)
+    assert_exact(stack, ledger)
 
 
 def test_other_producers_may_spell_keys_and_values_in_their_own_way(
@@ -254,6 +270,19 @@ def test_kafka_away_is_said_at_once_and_reads_go_on(
     finally:
         os.kill(kafka.child.process.pid, signal.SIGCONT)
     wait_fresh(stack, 1)
+
+
+def _consume(place: Place, topic: str, count: int) -> list[Message]:
+    address = place.environment["FLOWAGG_KAFKA_BOOTSTRAP_SERVERS"]
+    consumer = Consumer({"bootstrap.servers": address, "group.id": "test", "auto.offset.reset": "error"})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    found: list[Message] = []
+    while len(found) < count:
+        (message,) = consumer.consume(1, 30)
+        assert message.error() is None
+        found.append(message)
+    consumer.close()
+    return found
 
 
 def _producer(place: Place, **properties: str) -> Producer:

@@ -1,12 +1,15 @@
 """The scripts, on a real Redis."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
 from flowagg.flow import encode_key, encode_value
-from flowagg.view import Meta, hours_key, meta_key, totals_key
-from flowagg_consumer.partition import Batch, Fenced, Partition
+from flowagg.view import DamagedView, Meta, hours_key, marks_key, meta_key, totals_key
+from flowagg_consumer import effects as fx
+from flowagg_consumer.marks import Window
+from flowagg_consumer.partition import Batch, Partition
 from flowagg_consumer.records import Records
 from flowagg_consumer.settings import ConsumerSettings
 from flowagg_consumer.store import Store
@@ -35,6 +38,19 @@ def store(own_redis: Server) -> Iterator[Store]:
     opened.close()
 
 
+WINDOW = Window(86_400_000)
+
+
+def ask(store: Store, command: fx.Command) -> Any:
+    store.send(command)
+    return store.receive()
+
+
+def begin(store: Store, number: int = 0, position: int = 0, topic_id: str = "t", incarnation: str = "i") -> Meta:
+    meta: Meta = ask(store, fx.Begin(number, position, topic_id, incarnation))
+    return meta
+
+
 def fold(partition: Partition, keys: int, first: int = 0, hours: int = 1) -> Batch:
     records = Records(
         range(first, first + keys),
@@ -42,28 +58,47 @@ def fold(partition: Partition, keys: int, first: int = 0, hours: int = 1) -> Bat
         [encode_value(2**53 - 1, n) for n in range(keys)],
         4,
     )
-    batch = partition.fold(records)
-    assert batch is not None
-    return batch
+    examined = partition.examine(records)
+    assert examined is not None
+    return partition.fold(examined)
+
+
+def script(partition: Partition, batch: Batch, **changes: Any) -> fx.Apply:
+    meta = partition.meta
+    fields: dict[str, Any] = {
+        "partition": 0,
+        "expected": batch.expected,
+        "topic_id": meta.topic_id,
+        "incarnation": meta.incarnation,
+        "position": batch.position,
+        "leader_epoch": batch.leader_epoch,
+        "time": batch.time,
+        "writer": "me",
+        "hours": partition.totals(batch),
+        "marks": {},
+        "expired": [],
+        "lost": None,
+    }
+    return fx.Apply(**(fields | changes))
 
 
 def test_begin_writes_the_meta_once(store: Store) -> None:
-    assert store.load([3]) == {3: None}
-    first = store.begin(3, 0, "topic-id", "one")
+    assert ask(store, fx.Load([3])) == {3: None}
+    first = begin(store, 3, 0, "topic-id", "one")
     assert first == Meta(0, "topic-id", -1, 0, incomplete=False, incarnation="one")
-    assert store.begin(3, 7, "other-id", "two") == first
-    assert store.load([3, 4]) == {3: first, 4: None}
+    assert begin(store, 3, 7, "other-id", "two") == first
+    assert ask(store, fx.Load([3, 4])) == {3: first, 4: None}
 
 
 def test_a_view_that_begins_above_zero_says_that_it_is_incomplete(store: Store) -> None:
-    assert store.begin(0, 17, "t", "i") == Meta(17, "t", -1, 17, incomplete=True, incarnation="i")
+    assert begin(store, position=17) == Meta(17, "t", -1, 17, incomplete=True, incarnation="i")
 
 
 def test_a_batch_is_applied_whole_whatever_its_size(store: Store, raw: redis.Redis) -> None:
-    partition = Partition(0, store.begin(0, 0, "t", "i"))
+    partition = Partition(0, begin(store), WINDOW)
     batch = fold(partition, 20_000, hours=3)
-    store.apply(partition, batch, partition.totals(batch))
-    assert store.load([0]) == {0: Meta(20_000, "t", 4, 0, incomplete=False, incarnation="i")}
+    assert ask(store, script(partition, batch)) is True
+    assert ask(store, fx.Load([0])) == {0: Meta(20_000, "t", 4, 0, incomplete=False, incarnation="i", writer="me")}
     assert sum(raw.hlen(totals_key("v", 0, "i", hour)) for hour in range(3)) == 20_000
     assert raw.hget(totals_key("v", 0, "i", 1), '["app-19999","b","c"]') == b"9007199254740991 19999"
     last_offsets = {hour: max(n for n in range(20_000) if n % 3 == hour) for hour in range(3)}
@@ -71,66 +106,108 @@ def test_a_batch_is_applied_whole_whatever_its_size(store: Store, raw: redis.Red
 
 
 def test_the_fence_compares_position_topic_and_incarnation(store: Store, raw: redis.Redis) -> None:
-    meta = store.begin(0, 0, "t", "i")
+    meta = begin(store)
     for stale in (
         Meta(5, "t", -1, 0, False, "i"),
         Meta(0, "another", -1, 0, False, "i"),
         Meta(0, "t", -1, 0, False, "another"),
     ):
-        partition = Partition(0, stale)
+        partition = Partition(0, stale, WINDOW)
         batch = fold(partition, 1, first=stale.position)
-        with pytest.raises(Fenced):
-            store.apply(partition, batch, partition.totals(batch))
-    assert store.load([0]) == {0: meta}
+        assert ask(store, script(partition, batch)) is False
+    assert ask(store, fx.Load([0])) == {0: meta}
     assert raw.keys("*hour*") == []
 
 
 def test_the_same_batch_is_let_in_once(store: Store) -> None:
-    meta = store.begin(0, 0, "t", "i")
-    one, other = Partition(0, meta), Partition(0, meta)
+    meta = begin(store)
+    one, other = Partition(0, meta, WINDOW), Partition(0, meta, WINDOW)
     batch, again = fold(one, 10), fold(other, 10)
-    store.apply(one, batch, one.totals(batch))
-    with pytest.raises(Fenced):
-        store.apply(other, again, other.totals(again))
+    assert ask(store, script(one, batch)) is True
+    assert ask(store, script(other, again)) is False
 
 
 def test_a_partition_without_a_meta_takes_no_batch(store: Store) -> None:
-    partition = Partition(0, Meta(0, "t", -1, 0, False, "i"))
+    partition = Partition(0, Meta(0, "t", -1, 0, False, "i"), WINDOW)
     batch = fold(partition, 1)
-    with pytest.raises(Fenced):
-        store.apply(partition, batch, partition.totals(batch))
+    assert ask(store, script(partition, batch)) is False
 
 
 def test_totals_are_read_back_with_the_position(store: Store) -> None:
-    partition = Partition(0, store.begin(0, 0, "t", "i"))
+    partition = Partition(0, begin(store), WINDOW)
     batch = fold(partition, 100, hours=7)
-    store.apply(partition, batch, partition.totals(batch))
-    (meta,) = store.load([0]).values()
+    assert ask(store, script(partition, batch)) is True
+    (meta,) = ask(store, fx.Load([0])).values()
     assert meta is not None
-    other = Partition(0, meta)
+    other = Partition(0, meta, WINDOW)
     batch = fold(other, 120, first=100, hours=7)
-    position, incarnation, values = store.read_totals(other, batch)
+    fields = [(entry.hour, entry.field) for entry in batch.missing]
+    position, incarnation, values = ask(store, fx.ReadTotals(0, "i", fields))
     assert (position, incarnation) == (100, "i")
     assert values == [b"9007199254740991 %d" % n if n < 100 else None for n in range(120)]
 
 
 def test_a_foreign_key_in_the_way_is_found_before_the_first_write(store: Store, raw: redis.Redis) -> None:
-    partition = Partition(0, store.begin(0, 0, "t", "i"))
+    partition = Partition(0, begin(store), WINDOW)
     raw.set(totals_key("v", 0, "i", 1), "foreign")
     batch = fold(partition, 4, hours=2)
-    with pytest.raises(redis.ResponseError, match="DAMAGED"):
-        store.apply(partition, batch, partition.totals(batch))
+    with pytest.raises(DamagedView, match="is a string"):
+        ask(store, script(partition, batch))
     assert raw.hget(meta_key("v", 0), "position") == b"0"
     assert not raw.exists(totals_key("v", 0, "i", 0), hours_key("v", 0, "i"))
 
 
 def test_a_full_redis_refuses_before_the_first_write(store: Store, raw: redis.Redis) -> None:
-    partition = Partition(0, store.begin(0, 0, "t", "i"))
+    partition = Partition(0, begin(store), WINDOW)
     raw.config_set("maxmemory", "1mb")
     batch = fold(partition, 1000)
-    with pytest.raises(redis.RedisError):
-        store.apply(partition, batch, partition.totals(batch))
+    with pytest.raises(fx.StoreAway, match="RedisFull"):
+        ask(store, script(partition, batch))
     raw.config_set("maxmemory", "0")
     assert raw.hget(meta_key("v", 0), "position") == b"0"
     assert raw.keys("*hour*") == []
-    store.apply(partition, batch, partition.totals(batch))
+    assert ask(store, script(partition, batch)) is True
+
+
+def test_marks_and_lost_ranges_are_written_and_expired_buckets_go(store: Store, raw: redis.Redis) -> None:
+    partition = Partition(0, begin(store), WINDOW)
+    raw.hset(marks_key("v", 0, "i", 3), "old", "x")
+    batch = fold(partition, 2)
+    marks = {7: ["k", b"d 0-1"], 8: ["j", b"d 0-2"]}
+    assert ask(store, script(partition, batch, marks=marks, expired=[3, 4], lost="5-9", time=77)) is True
+    read = fx.ReadMarks(0, "i", ["j", "k", "none"], [6, 7, 8])
+    assert ask(store, read) == (2, "i", [{8: b"d 0-2"}, {7: b"d 0-1"}, {}])
+    assert not raw.exists(marks_key("v", 0, "i", 3))
+    (meta,) = ask(store, fx.Load([0])).values()
+    assert (meta.lost, meta.incomplete, meta.time) == ("5-9", True, 77)
+
+
+def test_commands_are_answered_in_their_order(store: Store) -> None:
+    partition = Partition(0, begin(store), WINDOW)
+    first = fold(partition, 3)
+    store.send(script(partition, first))
+    partition.sent(first)
+    second = fold(partition, 3, first=3)
+    store.send(fx.ReadTotals(0, "i", [(entry.hour, entry.field) for entry in second.touched]))
+    assert store.receive() is True
+    assert store.receive() == (3, "i", [b"9007199254740991 %d" % n for n in range(3)])
+
+
+def test_one_damaged_meta_is_not_the_others(store: Store, raw: redis.Redis) -> None:
+    meta = begin(store, 1)
+    raw.set(meta_key("v", 0), "foreign")
+    raw.hset(meta_key("v", 2), mapping={"position": "x", "incarnation": "i"})
+    loaded = ask(store, fx.Load([0, 1, 2]))
+    assert loaded[1] == meta
+    assert isinstance(loaded[0], DamagedView)
+    assert isinstance(loaded[2], DamagedView)
+    positions = ask(store, fx.ReadPositions([0, 1, 2]))
+    assert positions[1] == (0, "i")
+    assert isinstance(positions[0], DamagedView)
+    assert isinstance(positions[2], DamagedView)
+
+
+def test_a_closed_connection_is_opened_again_by_the_next_command(store: Store) -> None:
+    meta = begin(store)
+    store.disconnect()
+    assert ask(store, fx.Load([0])) == {0: meta}

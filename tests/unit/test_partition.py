@@ -1,12 +1,13 @@
 """The pure core of the exactly-once path, on a Redis that is a dictionary."""
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 from flowagg.flow import encode_key, encode_value
+from flowagg.idempotency import Mark, encode_mark
 from flowagg.view import Meta
-from flowagg_consumer.partition import Batch, Fenced, Partition, Refetch, Stop, StopReason
+from flowagg_consumer.marks import Window
+from flowagg_consumer.partition import Batch, DeadLetterReason, Fenced, Partition, Refetch
 from flowagg_consumer.records import Records
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,17 +17,30 @@ KEY = encode_key("foo", "bar", "vpc-0", 1)
 FIELD = b'["foo","bar","vpc-0"]'
 
 
+WINDOW = Window(86_400_000)
+
+
+def fold(partition: Partition, records: Records) -> Batch:
+    examined = partition.examine(records)
+    assert examined is not None
+    assert not examined.unknown_marks
+    return partition.fold(examined)
+
+
 class Stored:
     """What Redis would hold of one partition."""
 
     def __init__(self) -> None:
         self.position = 0
         self.epoch = -1
+        self.time = -1
         self.totals: dict[tuple[int, bytes], bytes] = {}
         self.hours: dict[int, int] = {}
+        self.marks: dict[int, dict[str, bytes]] = {}
+        self.dead: list[tuple[int, str]] = []
 
     def partition(self) -> Partition:
-        return Partition(3, Meta(self.position, "t", self.epoch, 0, False, "i"))
+        return Partition(3, Meta(self.position, "t", self.epoch, 0, False, "i", self.time), WINDOW)
 
     def fill(self, partition: Partition, batch: Batch) -> None:
         values = [self.totals.get((entry.hour, entry.field)) for entry in batch.missing]
@@ -38,22 +52,47 @@ class Stored:
         for hour in partition.totals(batch):
             self.totals |= {(hour.hour, f): v for f, v in zip(hour.pairs[::2], hour.pairs[1::2], strict=True)}
             self.hours[hour.hour] = hour.last_position
-        self.position, self.epoch = batch.position, batch.leader_epoch
-        partition.applied(batch)
+        for key, entry in batch.marks.items():
+            self.marks.setdefault(entry.bucket, {})[key] = entry.encode()
+        for bucket in batch.expired:
+            self.marks.pop(bucket, None)
+        self.position, self.epoch, self.time = batch.position, batch.leader_epoch, batch.time
+        partition.sent(batch)
+        partition.acknowledged(batch)
 
     def carry(self, partition: Partition, records: Records) -> None:
         rest: Records | None = records
         while rest is not None:
-            batch = partition.fold(rest)
-            if batch is None:
+            examined = partition.examine(rest)
+            if examined is None:
                 return
+            if examined.unknown_marks:
+                found = [
+                    {b: self.marks[b][key] for b in partition.live_buckets() if key in self.marks.get(b, {})}
+                    for key in examined.unknown_marks
+                ]
+                partition.learn_marks(examined, self.position, "i", found)
+            batch = partition.fold(examined)
             self.fill(partition, batch)
             self.apply(partition, batch)
-            rest = batch.rest
+            self.dead += [(letter.offset, letter.reason) for letter in batch.dead]
+            rest = examined.rest
 
     @property
     def state(self) -> tuple[object, ...]:
         return self.position, self.epoch, self.totals, self.hours
+
+    @property
+    def whole_state(self) -> tuple[object, ...]:
+        return *self.state, self.time, self.marks, self.dead
+
+
+def keyed(first: int, *flows: tuple[str, str, int, int], epoch: int = 0) -> Records:
+    """Records of KEY, one byte each, with marks: (idempotency key, digest letter, index, time)."""
+    count = len(flows)
+    headers = [encode_mark(Mark(key, digest * 32, index)) if key else None for key, digest, index, _ in flows]
+    times = [time for *_, time in flows]
+    return Records(range(first, first + count), [KEY] * count, [encode_value(1, 1)] * count, epoch, headers, times)
 
 
 def records(first: int, *flows: tuple[bytes | None, int, int], epoch: int = 0) -> Records:
@@ -77,8 +116,7 @@ def test_a_new_owner_reads_back_what_it_does_not_hold() -> None:
     stored = Stored()
     stored.carry(stored.partition(), records(0, (KEY, 100, 300)))
     other = stored.partition()
-    batch = other.fold(records(1, (KEY, 1, 2)))
-    assert batch is not None
+    batch = fold(other, records(1, (KEY, 1, 2)))
     assert [entry.field for entry in batch.missing] == [FIELD]
     stored.fill(other, batch)
     stored.apply(other, batch)
@@ -89,17 +127,15 @@ def test_totals_are_filled_only_from_the_position_that_the_fold_starts_from() ->
     stored = Stored()
     stored.carry(stored.partition(), records(0, (KEY, 100, 300)))
     owner, zombie = stored.partition(), stored.partition()
-    batch = zombie.fold(records(1, (KEY, 1, 2)))
-    assert batch is not None
+    batch = fold(zombie, records(1, (KEY, 1, 2)))
     stored.carry(owner, records(1, (KEY, 1, 2)))
     with pytest.raises(Fenced):
         stored.fill(zombie, batch)
 
 
 def test_totals_of_another_incarnation_are_never_taken() -> None:
-    partition = Partition(0, Meta(5, "t", 0, 0, False, "i"))
-    batch = partition.fold(records(5, (KEY, 1, 2)))
-    assert batch is not None
+    partition = Partition(0, Meta(5, "t", 0, 0, False, "i"), WINDOW)
+    batch = fold(partition, records(5, (KEY, 1, 2)))
     with pytest.raises(Fenced):
         partition.fill(batch, 5, "another", [b"1 1"])
 
@@ -107,9 +143,7 @@ def test_totals_of_another_incarnation_are_never_taken() -> None:
 def test_the_fence_lets_a_batch_in_once() -> None:
     stored = Stored()
     one, other = stored.partition(), stored.partition()
-    batches = [partition.fold(records(0, (KEY, 1, 1))) for partition in (one, other)]
-    assert batches[0] is not None
-    assert batches[1] is not None
+    batches = [fold(partition, records(0, (KEY, 1, 1))) for partition in (one, other)]
     stored.apply(one, batches[0])
     with pytest.raises(Fenced):
         stored.apply(other, batches[1])
@@ -130,7 +164,7 @@ def test_records_below_the_position_are_discarded() -> None:
     stored = Stored()
     partition = stored.partition()
     stored.carry(partition, records(0, (KEY, 1, 1), (KEY, 2, 2)))
-    assert partition.fold(records(0, (KEY, 1, 1), (KEY, 2, 2))) is None
+    assert partition.examine(records(0, (KEY, 1, 1), (KEY, 2, 2))) is None
     stored.carry(partition, records(1, (KEY, 2, 2), (KEY, 4, 4)))
     assert stored.totals == {(1, FIELD): b"7 7"}
 
@@ -141,7 +175,7 @@ def test_a_gap_goes_on_only_when_a_second_fetch_shows_the_same() -> None:
     stored.carry(partition, records(0, (KEY, 1, 1)))
     for first in (3, 2):
         with pytest.raises(Refetch):
-            partition.fold(records(first, (KEY, 1, 1)))
+            partition.examine(records(first, (KEY, 1, 1)))
     stored.carry(partition, records(2, (KEY, 1, 1)))
     assert stored.state == (3, 0, {(1, FIELD): b"2 2"}, {1: 3})
 
@@ -158,20 +192,23 @@ def test_a_batch_ends_before_a_gap_inside() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [(b"no flow key", encode_value(1, 1)), (None, encode_value(1, 1)), (KEY, b"no counts"), (KEY, None)],
+    ("key", "value", "reason"),
+    [
+        (b"no flow key", encode_value(1, 1), DeadLetterReason.INVALID_KEY),
+        (None, encode_value(1, 1), DeadLetterReason.INVALID_KEY),
+        (KEY, b"no counts", DeadLetterReason.INVALID_VALUE),
+        (KEY, None, DeadLetterReason.INVALID_VALUE),
+    ],
 )
-def test_a_record_that_is_no_flow_stops_the_partition_after_all_before_it(
-    key: bytes | None, value: bytes | None
+def test_a_record_that_is_no_flow_becomes_a_dead_letter_and_counts_nothing(
+    key: bytes | None, value: bytes | None, reason: DeadLetterReason
 ) -> None:
     stored = Stored()
     partition = stored.partition()
     bad = Records(range(4), [KEY, KEY, key, KEY], [encode_value(1, 1)] * 2 + [value, encode_value(1, 1)], 0)
-    with pytest.raises(Stop) as caught:
-        stored.carry(partition, bad)
-    assert caught.value.reason is StopReason.INVALID_RECORD
-    assert "offset 2" in caught.value.detail
-    assert stored.state == (2, 0, {(1, FIELD): b"2 2"}, {1: 2})
+    stored.carry(partition, bad)
+    assert stored.dead == [(2, reason)]
+    assert stored.state == (4, 0, {(1, FIELD): b"3 3"}, {1: 4})
 
 
 def test_foreign_spellings_of_a_key_add_to_one_total() -> None:
@@ -189,7 +226,7 @@ def test_forgotten_totals_are_read_back() -> None:
     partition = stored.partition()
     stored.carry(partition, records(0, (KEY, 1, 1)))
     assert partition.cached_bytes > 0
-    partition.forget_totals()
+    partition.forget(0)
     assert (partition.cached_bytes, partition.cached_entries) == (0, 0)
     stored.carry(partition, records(1, (KEY, 2, 2)))
     assert stored.totals == {(1, FIELD): b"3 3"}
@@ -208,14 +245,91 @@ def test_what_is_stored_at_a_position_is_a_pure_function_of_the_log(
     stored = Stored()
     partition = stored.partition()
     for start, stop in pairwise(cuts):
-        change: Callable[[], None] | None = data.draw(
-            st.sampled_from([None, partition.forget_totals, partition.forget_totals])
-        )
-        if change is not None:
-            change()
+        left = data.draw(st.sampled_from([None, 0, 800]))
+        if left is not None:
+            partition.forget(left)
         if data.draw(st.booleans()):
             partition = stored.partition()
         stored.carry(partition, records(start, *log[start:stop]))
     at_once = Stored()
     at_once.carry(at_once.partition(), records(0, *log))
     assert stored.state == at_once.state
+
+
+HOUR = 3_600_000
+
+
+def test_a_repeat_of_a_keyed_record_counts_nothing_more() -> None:
+    stored = Stored()
+    partition = stored.partition()
+    stored.carry(partition, keyed(0, ("k", "a", 0, 5), ("k", "a", 1, 5), ("k", "a", 0, 6), ("j", "a", 0, 6)))
+    stored.carry(stored.partition(), keyed(4, ("k", "a", 1, 7), ("k", "a", 2, 7), ("", "", 0, 0)))
+    assert stored.totals == {(1, FIELD): b"5 5"}
+    assert stored.position == 7
+    assert stored.dead == []
+
+
+def test_a_key_that_comes_back_with_another_body_goes_to_the_dead_letters() -> None:
+    stored = Stored()
+    stored.carry(stored.partition(), keyed(0, ("k", "a", 0, 5), ("k", "b", 0, 5), ("k", "b", 1, 5)))
+    stored.carry(stored.partition(), keyed(3, ("k", "b", 2, 5)))
+    assert stored.totals == {(1, FIELD): b"1 1"}
+    assert stored.dead == [(offset, DeadLetterReason.KEY_REUSED) for offset in (1, 2, 3)]
+
+
+def test_a_mark_is_found_again_for_the_window_and_is_gone_after_five_quarters_of_it() -> None:
+    for later, counted in ((23 * HOUR, 1), (24 * HOUR, 1), (31 * HOUR, 2)):
+        stored = Stored()
+        stored.carry(stored.partition(), keyed(0, ("k", "a", 0, 5)))
+        stored.carry(stored.partition(), keyed(1, ("other", "a", 0, later), ("k", "a", 0, 6)))
+        assert stored.totals == {(1, FIELD): b"%d %d" % (counted + 1, counted + 1)}
+        assert len(stored.marks) == (2 if later < 31 * HOUR else 1)
+
+
+def test_headers_that_are_not_the_writers_make_a_dead_letter() -> None:
+    stored = Stored()
+    bad = keyed(0, ("k", "a", 0, 5))
+    broken = Records(bad.offsets, bad.keys, bad.values, 0, [encode_mark(Mark("k", "a" * 32, 0))[:2]], bad.timestamps)
+    stored.carry(stored.partition(), broken)
+    assert stored.dead == [(0, DeadLetterReason.INVALID_MARK)]
+    assert stored.totals == {}
+
+
+keyed_logs = st.lists(
+    st.tuples(
+        st.sampled_from(["", "k", "j", "l"]),
+        st.sampled_from(["a", "a", "a", "b"]),
+        st.integers(0, 4),
+        st.integers(0, 60).map(lambda hours: hours * HOUR),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(keyed_logs, st.data())
+def test_marks_too_are_a_pure_function_of_the_log(log: list[tuple[str, str, int, int]], data: st.DataObject) -> None:
+    cuts = sorted({0, len(log), *data.draw(st.lists(st.integers(0, len(log)), max_size=6))})
+    stored = Stored()
+    partition = stored.partition()
+    for start, stop in pairwise(cuts):
+        if data.draw(st.booleans()):
+            partition.forget(0)
+        if data.draw(st.booleans()):
+            partition = stored.partition()
+        stored.carry(partition, keyed(start, *log[start:stop]))
+    at_once = Stored()
+    at_once.carry(at_once.partition(), keyed(0, *log))
+    assert stored.whole_state == at_once.whole_state
+
+
+def test_a_move_over_what_holds_no_records_is_seen_twice_too() -> None:
+    stored = Stored()
+    partition = stored.partition()
+    stored.carry(partition, records(0, (KEY, 1, 1)))
+    assert not partition.confirms(1)
+    with pytest.raises(Refetch):
+        partition.confirms(3)
+    assert partition.confirms(3)
+    stored.apply(partition, partition.move(3, 7))
+    assert stored.state == (3, 7, {(1, FIELD): b"1 1"}, {1: 1})

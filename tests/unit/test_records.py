@@ -4,7 +4,7 @@ import json
 
 import pytest
 from flowagg.flow import ByteCounts, encode_value
-from flowagg_consumer.records import InvalidValue, Records, decode_values
+from flowagg_consumer.records import Records, decode_values
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,31 +12,38 @@ ONE, TWO = encode_value(1, 2), encode_value(3, 4)
 
 
 def test_values_are_decoded_in_order() -> None:
-    assert decode_values([ONE, TWO, ONE]) == [ByteCounts(1, 2), ByteCounts(3, 4), ByteCounts(1, 2)]
+    decoded = decode_values([ONE, TWO, ONE])
+    assert list(decoded.counts) == [ByteCounts(1, 2), ByteCounts(3, 4), ByteCounts(1, 2)]
+    assert not decoded.bad
 
 
 @pytest.mark.parametrize(
-    ("values", "place"),
+    ("values", "bad"),
     [
-        pytest.param([ONE, b"", TWO], 1, id="an empty value"),
-        pytest.param([ONE, None, TWO], 1, id="a null value"),
-        pytest.param([ONE + ONE, b""], 0, id="two documents and an empty value"),
-        pytest.param([ONE + b" " + ONE, b" "], 0, id="two documents and a blank value"),
-        pytest.param([ONE + b"\n" + ONE, b""], 0, id="two documents with a line end and an empty value"),
-        pytest.param([b'{"bytes_tx":1,', b'"bytes_rx":2}', ONE + ONE], 0, id="a document split over two values"),
-        pytest.param([ONE + b"\n" + ONE, ONE], 0, id="two documents in a value"),
-        pytest.param([ONE, b"null"], 1, id="JSON null"),
-        pytest.param([ONE, b'{"bytes_tx":1}'], 1, id="a missing field"),
-        pytest.param([ONE, b'{"bytes_tx":-1,"bytes_rx":1}'], 1, id="a negative number"),
-        pytest.param([ONE, b'{"bytes_tx":1.0,"bytes_rx":1}'], 1, id="a float"),
-        pytest.param([b"\xff", ONE], 0, id="no UTF-8"),
-        pytest.param([ONE, b'{"x":' + b"[" * 100_000], 1, id="nested too deeply"),
+        pytest.param([ONE, b"", TWO], [1], id="an empty value"),
+        pytest.param([ONE, None, TWO], [1], id="a null value"),
+        pytest.param([ONE + ONE, b""], [0, 1], id="two documents and an empty value"),
+        pytest.param([ONE + b" " + ONE, b" "], [0, 1], id="two documents and a blank value"),
+        pytest.param([ONE + b"\n" + ONE, b""], [0, 1], id="two documents with a line end and an empty value"),
+        pytest.param(
+            [b'{"bytes_tx":1,', b'"bytes_rx":2}', ONE + ONE], [0, 1, 2], id="a document split over two values"
+        ),
+        pytest.param([ONE + b"\n" + ONE, ONE], [0], id="two documents in a value"),
+        pytest.param([ONE, b"null"], [1], id="JSON null"),
+        pytest.param([ONE, b'{"bytes_tx":1}'], [1], id="a missing field"),
+        pytest.param([ONE, b'{"bytes_tx":-1,"bytes_rx":1}'], [1], id="a negative number"),
+        pytest.param([ONE, b'{"bytes_tx":1.0,"bytes_rx":1}'], [1], id="a float"),
+        pytest.param([b"\xff", ONE], [0], id="no UTF-8"),
+        pytest.param([ONE, b'{"x":' + b"[" * 100_000], [1], id="nested too deeply"),
     ],
 )
-def test_a_bad_value_is_named_and_nothing_is_misaligned(values: list[bytes | None], place: int) -> None:
-    with pytest.raises(InvalidValue) as caught:
-        decode_values(values)
-    assert caught.value.place == place
+def test_a_bad_value_is_named_and_nothing_is_misaligned(values: list[bytes | None], bad: list[int]) -> None:
+    decoded = decode_values(values)
+    assert list(decoded.bad) == bad
+    assert all(decoded.bad.values())
+    for place, value in enumerate(values):
+        if place not in bad:
+            assert decoded.counts[place] == {ONE: ByteCounts(1, 2), TWO: ByteCounts(3, 4)}[value or b""]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +56,9 @@ def test_a_bad_value_is_named_and_nothing_is_misaligned(values: list[bytes | Non
     ],
 )
 def test_foreign_spellings_of_a_value_are_read(value: bytes) -> None:
-    assert decode_values([TWO, value, TWO]) == [ByteCounts(3, 4), ByteCounts(1, 2), ByteCounts(3, 4)]
+    decoded = decode_values([TWO, value, TWO])
+    assert list(decoded.counts) == [ByteCounts(3, 4), ByteCounts(1, 2), ByteCounts(3, 4)]
+    assert not decoded.bad
 
 
 counts = st.integers(0, 2**53 - 1)
@@ -64,19 +73,11 @@ values_ = st.lists(
 
 @given(values_)
 def test_the_one_call_agrees_with_value_by_value(values: list[bytes]) -> None:
-    def one_by_one() -> list[ByteCounts] | int:
-        decoded = []
-        for place, value in enumerate(values):
-            try:
-                decoded += decode_values([value])
-            except InvalidValue:
-                return place
-        return decoded
-
-    try:
-        assert decode_values(values) == one_by_one()
-    except InvalidValue as error:
-        assert error.place == one_by_one()
+    together = decode_values(values)
+    for place, value in enumerate(values):
+        alone = decode_values([value])
+        assert (place in together.bad) == bool(alone.bad)
+        assert together.counts[place] == alone.counts[0]
 
 
 def test_records_after_an_offset() -> None:

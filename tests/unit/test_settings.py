@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from flowagg.kafka import InvalidProperties, client_properties, read_properties
-from flowagg.settings import InvalidSettings, describe
+from flowagg.settings import InvalidSettings, describe, sentinel_addresses
 from flowagg_consumer.settings import ConsumerSettings
 from flowagg_reader.settings import ReaderSettings
 from flowagg_writer.settings import WriterSettings
@@ -61,6 +61,34 @@ def test_a_redis_url_with_a_password_is_refused_and_not_echoed(monkeypatch: pyte
     with pytest.raises(InvalidSettings, match="FLOWAGG_REDIS_URL") as caught:
         ConsumerSettings.read()
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "addresses"),
+    [
+        ("", []),
+        ("a:1", [("a", 1)]),
+        ("main-redis-0.main-redis:26379, 10.0.0.1:65535", [("main-redis-0.main-redis", 26379), ("10.0.0.1", 65535)]),
+        ("[::1]:26379", [("::1", 26379)]),
+    ],
+)
+def test_sentinels_are_hosts_and_ports(text: str, addresses: list[tuple[str, int]]) -> None:
+    assert sentinel_addresses(ReaderSettings(redis_sentinels=text).redis_sentinels) == addresses
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "a:", ":1", "a:0", "a:65536", "a:1,", "a:1,,b:2", ",", "::1:26379", "a b:1", "redis://a:1", "a:-1"]
+)
+def test_what_is_not_host_and_port_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("FLOWAGG_REDIS_SENTINELS", text)
+    with pytest.raises(InvalidSettings, match=r"FLOWAGG_REDIS_SENTINELS.*is not host:port"):
+        ConsumerSettings.read()
+
+
+def test_the_sentinels_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWAGG_SENTINEL_PASSWORD", "hunter2")
+    settings = ReaderSettings.read()
+    assert "hunter2" not in repr(settings) + str(settings.public())
 
 
 @pytest.mark.parametrize("settings", [WriterSettings, ConsumerSettings, ReaderSettings])

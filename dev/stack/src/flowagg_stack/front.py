@@ -31,7 +31,7 @@ def create_app(writer: str, reader: str) -> Starlette:
 
     async def flows(request: Request) -> Response:
         upstream = writer if request.method == "POST" else reader
-        headers = [(n, v) for n, v in request.headers.items() if n not in _HOP_BY_HOP]
+        headers = [(n, v) for n, v in request.headers.raw if n.decode("latin-1") not in _HOP_BY_HOP]
         forwarded = client.build_request(
             request.method,
             f"{upstream}/flows?{request.url.query}" if request.url.query else f"{upstream}/flows",

@@ -28,7 +28,8 @@ class InvalidMark(FlowaggError):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """key: the POST's Idempotency-Key. digest: of the POST's body. index: the record's place in it."""
+    """key: the POST's Idempotency-Key. digest: of its body. index: the record's place among those of
+    the body that go to the same partition."""
 
     key: str
     digest: str

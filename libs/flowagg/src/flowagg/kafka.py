@@ -19,6 +19,27 @@ METADATA_MAX_AGE_MS = 10_000
 """librdkafka refreshes metadata every 5 minutes by default: far too late to see a topic grow."""
 
 
+RESERVED_PROPERTIES = frozenset(
+    {
+        "acks",
+        "auto.offset.reset",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.gapless.guarantee",
+        "enable.idempotence",
+        "enable.partition.eof",
+        "group.id",
+        "group.instance.id",
+        "isolation.level",
+        "partition.assignment.strategy",
+        "partitioner",
+        "request.required.acks",
+        "transactional.id",
+    }
+)
+"""Properties that no file may set: with other values records could be lost or counted twice."""
+
+
 class KafkaUnavailable(FlowaggError):
     """Kafka did not answer, or refused."""
 
@@ -53,7 +74,13 @@ def client_properties(settings: KafkaSettings, service: str, own: Mapping[str, A
         **own,
     }
     if settings.kafka_properties_file is not None:
-        properties |= read_properties(settings.kafka_properties_file)
+        given = read_properties(settings.kafka_properties_file)
+        reserved = sorted(RESERVED_PROPERTIES & given.keys())
+        if reserved:
+            raise InvalidProperties(
+                f"{settings.kafka_properties_file}: exactness rests on {', '.join(reserved)}: take it out"
+            )
+        properties |= given
     properties["bootstrap.servers"] = settings.kafka_bootstrap_servers
     properties["error_cb"] = _log_error
     properties["logger"] = logging.getLogger("librdkafka")  # served by poll and consume, as callbacks are
@@ -127,13 +154,13 @@ def look_up_error(error: KafkaException, topic: str) -> KafkaUnavailable:
 def end_offsets(
     admin: AdminClient, topic: str, partitions: frozenset[int], timeout_seconds: float
 ) -> "dict[int, Future[Any]]":
-    """Start a look-up of the partitions' end offsets, as a reader of committed records sees them."""
-    from confluent_kafka import IsolationLevel  # noqa: PLC0415 - missing from confluent-kafka's stubs' top level
+    """Start a look-up of the partitions' end offsets: high watermarks, past open transactions.
 
+    An acknowledged record behind another producer's open transaction cannot be read yet; with the
+    last stable offset a view that lacks it would pass for fresh.
+    """
     request = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in partitions}
-    futures = admin.list_offsets(
-        request, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=timeout_seconds
-    )
+    futures = admin.list_offsets(request, request_timeout=timeout_seconds)
     return {part.partition: future for part, future in futures.items()}
 
 

@@ -1,14 +1,50 @@
-"""Redis clients: bounded waits and no hidden retries (a retry of our own re-reads the position first)."""
+"""Redis clients: of the master, by URL or by Sentinel; bounded waits and no hidden retries.
 
+A retry inside redis-py would send a command again without the caller's knowledge; the callers' own
+retries read the stored position first. By Sentinel every new connection asks where the master is:
+so after a failover an error and a reconnect are all that it takes to follow.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
+import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from flowagg.settings import RedisSettings
+from flowagg.settings import RedisSettings, sentinel_addresses
 
 
-def client_options(settings: RedisSettings, service: str) -> dict[str, Any]:
-    """Options that redis.Redis.from_url and redis.asyncio.Redis.from_url share; add `retry`."""
+def connect(settings: RedisSettings, service: str, **options: Any) -> redis.Redis:
+    """A client of the Redis master; nothing is connected yet. options: redis-py's, such as max_connections.
+
+    Its methods raise redis.RedisError: also where no sentinel knows a master, and where the node
+    has been made a replica (its connection is closed then, and the next one asks the sentinels).
+    """
+    options = _options(settings, service) | {"retry": Retry(NoBackoff(), 0)} | options
+    if not settings.redis_sentinels:
+        client: redis.Redis = redis.Redis.from_url(settings.redis_url, **options)
+        return client
+    pool = redis.sentinel.SentinelConnectionPool(settings.redis_master_name, _Sentinels(settings), **options)
+    return redis.Redis.from_pool(pool)
+
+
+def connect_async(settings: RedisSettings, service: str, **options: Any) -> redis.asyncio.Redis:
+    """As connect, for asyncio."""
+    options = _options(settings, service) | {"retry": AsyncRetry(NoBackoff(), 0)} | options
+    if not settings.redis_sentinels:
+        client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(settings.redis_url, **options)
+        return client
+    sentinels = _AsyncSentinels(settings)
+    pool = _AsyncPool(settings.redis_master_name, sentinels, **options)  # type: ignore[no-untyped-call]
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+def _options(settings: RedisSettings, service: str) -> dict[str, Any]:
+    """Options of connections to a Redis node, but for `retry`, which differs in asyncio."""
     return {
         "username": settings.redis_username,
         "password": settings.redis_password.get_secret_value() or None,
@@ -21,4 +57,85 @@ def client_options(settings: RedisSettings, service: str) -> dict[str, Any]:
     }
 
 
-NO_BACKOFF = NoBackoff()
+class _Discovery:
+    """What asking the sentinels has in common, whoever does the I/O.
+
+    In place of redis-py's Sentinel, whose concurrent discoveries swap entries of one list across an
+    await: behind a hung sentinel they overwrite the others, until a single one is left that is
+    ever asked. A sentinel's connection is closed with its answer, so none is found dead later.
+    """
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self._addresses = sentinel_addresses(settings.redis_sentinels)
+        self._knew = self._addresses[0]
+        self.options: dict[str, Any] = {
+            "username": settings.sentinel_username,
+            "password": settings.sentinel_password.get_secret_value() or None,
+            "socket_timeout": settings.sentinel_timeout_seconds,
+            "socket_connect_timeout": settings.sentinel_timeout_seconds,
+            "protocol": 2,
+        }
+
+    def order(self) -> list[tuple[str, int]]:
+        """The sentinel that last knew the master, then the others."""
+        knew = self._knew
+        return [knew, *(address for address in self._addresses if address != knew)]
+
+    def master(self, sentinel: tuple[str, int], state: Mapping[str, Any]) -> tuple[str, int]:
+        """The master's address in a sentinel's answer. Raises redis.ConnectionError where it is down."""
+        if not state["is_master"] or state["is_sdown"] or state["is_odown"]:
+            raise redis.ConnectionError(f"its master {state['ip']}:{state['port']} is down")
+        self._knew = sentinel
+        return state["ip"], state["port"]
+
+
+def _none_knows(name: str, problems: Mapping[tuple[str, int], redis.RedisError]) -> redis.RedisError:
+    asked = "; ".join(f"{host}:{port}: {error}" for (host, port), error in problems.items())
+    return redis.sentinel.MasterNotFoundError(f"no sentinel knows a master {name!r} that is up ({asked})")
+
+
+class _Sentinels(_Discovery):
+    """The sentinel manager of a pool."""
+
+    def discover_master(self, name: str) -> tuple[str, int]:
+        """The master's host and port. Raises redis.sentinel.MasterNotFoundError."""
+        problems = {}
+        for host, port in self.order():
+            try:
+                with redis.Redis(host, port, retry=Retry(NoBackoff(), 0), **self.options) as sentinel:
+                    state: Any = sentinel.sentinel_master(name, return_responses=True)
+                return self.master((host, port), state)
+            except redis.RedisError as error:
+                problems[host, port] = error
+        raise _none_knows(name, problems)
+
+
+class _AsyncSentinels(_Discovery):
+    """The sentinel manager of an asyncio pool."""
+
+    async def discover_master(self, name: str) -> tuple[str, int]:
+        """The master's host and port. Raises redis.sentinel.MasterNotFoundError."""
+        problems = {}
+        for host, port in self.order():
+            try:
+                async with redis.asyncio.Redis(
+                    host=host, port=port, retry=AsyncRetry(NoBackoff(), 0), **self.options
+                ) as sentinel:
+                    state: Any = await sentinel.sentinel_master(name, return_responses=True)
+                return self.master((host, port), state)
+            except redis.RedisError as error:
+                problems[host, port] = error
+        raise _none_knows(name, problems)
+
+
+class _AsyncPool(redis.asyncio.sentinel.SentinelConnectionPool):
+    """Closes connections to a former master also where they were in use when the new one was found.
+
+    redis-py closes the idle ones alone (its pool without asyncio closes both). A read on such a
+    connection never fails while the former master lives, so it would be stale for good.
+    """
+
+    async def release(self, connection: Any) -> None:
+        if (connection.host, connection.port) != self.master_address:
+            connection.mark_for_reconnect()
+        await super().release(connection)

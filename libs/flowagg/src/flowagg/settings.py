@@ -7,12 +7,13 @@ has is refused, with the nearest name: a typing error must not become a silent d
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import pydantic
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -25,6 +26,7 @@ from flowagg.view import VIEW_NAME
 
 PREFIX = "FLOWAGG_"
 _FILE = "_FILE"
+_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?)):([0-9]{1,5})")
 _T = TypeVar("_T", bound="Settings")
 
 
@@ -123,8 +125,26 @@ class RedisSettings(Settings):
 
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
-        pattern=r"^(redis|rediss|unix)://[^@]*$",
-        description="Redis's address, without user or password.",
+        pattern=r"^(redis|rediss)://[^@]*$",
+        description="Redis's address, without user or password; unused where FLOWAGG_REDIS_SENTINELS is set.",
+    )
+    redis_sentinels: str = Field(
+        "",
+        description="Sentinels' addresses, host:port, comma-separated; they name the Redis master. "
+        "Empty: FLOWAGG_REDIS_URL is the master.",
+    )
+    redis_master_name: str = Field(
+        "main", pattern=r"^[A-Za-z0-9._-]+$", description="Name by which the sentinels know the Redis master."
+    )
+    sentinel_username: str | None = Field(None, description="User on the sentinels, where ACLs are on.")
+    sentinel_password: SecretStr = Field(
+        SecretStr(""), description="Password of the sentinels; use FLOWAGG_SENTINEL_PASSWORD_FILE."
+    )
+    sentinel_timeout_seconds: float = Field(
+        0.2,
+        gt=0,
+        le=60,
+        description="Longest wait for a connection or an answer of one sentinel, in seconds; then the next is asked.",
     )
     redis_username: str | None = Field(None, description="Redis user, where ACLs are on.")
     redis_password: SecretStr = Field(SecretStr(""), description="Redis password; use FLOWAGG_REDIS_PASSWORD_FILE.")
@@ -137,6 +157,23 @@ class RedisSettings(Settings):
     view: str = Field(
         "default", pattern=VIEW_NAME, description="View that is kept or read; also the consumers' Kafka group."
     )
+
+    @field_validator("redis_sentinels")
+    @classmethod
+    def _check_sentinels(cls, value: str) -> str:
+        sentinel_addresses(value)
+        return value.strip()
+
+
+def sentinel_addresses(text: str) -> list[tuple[str, int]]:
+    """The hosts and ports of a comma-separated list of host:port, IPv6 in brackets. Raises ValueError."""
+    addresses = []
+    for part in text.split(",") if text.strip() else ():
+        match = _ADDRESS.fullmatch(part.strip())
+        if match is None or not 1 <= int(match[3]) <= 65535:
+            raise ValueError(f"{part!r} is not host:port")
+        addresses.append((match[1] or match[2], int(match[3])))
+    return addresses
 
 
 class _FileSource(EnvSettingsSource):

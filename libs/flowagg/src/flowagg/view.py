@@ -3,9 +3,11 @@
 Per partition of the log, all with one hash tag `{view:partition}`, so that Redis Cluster can split
 a view by partition and one script call sees one partition whole:
 
-    flowagg:{default:3}:meta             hash: position, topic_id, leader_epoch, start, incomplete, incarnation
+    flowagg:{default:3}:meta             hash: position, topic_id, leader_epoch, start, incomplete, incarnation,
+                                               time, writer, lost
     flowagg:{default:3}:<inc>:hours      hash: hour -> position after the last record of that hour
     flowagg:{default:3}:<inc>:hour:<h>   hash: ["foo","bar","vpc-0"] -> "<bytes_tx> <bytes_rx>"
+    flowagg:{default:3}:<inc>:marks:<b>  hash: Idempotency-Key -> "<digest> <counted indexes>", by bucket of log time
 
 and `flowagg:view:default:partitions`, the set of the partitions that the view has ever begun.
 All numbers are decimal text: Lua's numbers are doubles. `<inc>` is drawn when a partition begins
@@ -42,7 +44,10 @@ class Meta:
     position: the next offset to apply; all before it is in the totals.
     topic_id: the log that the position counts in. leader_epoch: of the last applied record.
     start: the offset that the view began at. incomplete: records before the start are not in it.
-    incarnation: part of the totals' key names.
+    incarnation: part of the totals' key names. time: the running maximum of keyed records' log time
+    in milliseconds, -1 before the first. writer: who has written last, to tell one's own batch after
+    a lost reply; nothing else may depend on it. lost: ranges of offsets that the log no longer held
+    when they were due, `5-9,20-30`, ends excluded; None where there are none.
     """
 
     position: int
@@ -51,6 +56,9 @@ class Meta:
     start: int
     incomplete: bool
     incarnation: str
+    time: int = -1
+    writer: str = ""
+    lost: str | None = None
 
 
 def meta_key(view: str, partition: int) -> str:
@@ -66,6 +74,11 @@ def hours_key(view: str, partition: int, incarnation: str) -> str:
 def totals_key(view: str, partition: int, incarnation: str, hour: int) -> str:
     """Key of an hour's totals in one partition."""
     return f"flowagg:{{{view}:{partition}}}:{incarnation}:hour:{hour}"
+
+
+def marks_key(view: str, partition: int, incarnation: str, bucket: int) -> str:
+    """Key of a bucket of idempotency marks in one partition."""
+    return f"flowagg:{{{view}:{partition}}}:{incarnation}:marks:{bucket}"
 
 
 def partitions_key(view: str) -> str:
@@ -85,6 +98,9 @@ def decode_meta(fields: Mapping[bytes, bytes]) -> Meta | None:
             start=int(fields[b"start"]),
             incomplete=fields[b"incomplete"] == b"1",
             incarnation=fields[b"incarnation"].decode("ascii"),
+            time=int(fields[b"time"]),
+            writer=fields[b"writer"].decode("ascii"),
+            lost=fields[b"lost"].decode("ascii") if b"lost" in fields else None,
         )
     except (KeyError, ValueError) as error:
         raise DamagedView(

@@ -11,6 +11,7 @@ from flowagg.errors import FlowaggError
 from flowagg.service import http_server, operational_routes, start
 from starlette.applications import Starlette
 
+from flowagg_consumer.log import Log
 from flowagg_consumer.settings import ConsumerSettings
 from flowagg_consumer.store import Store
 from flowagg_consumer.worker import Worker
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments,
     )
     try:
-        worker = Worker(settings, Store(settings), new_incarnation=lambda: uuid.uuid4().hex[:16])
+        worker = Worker(settings, Log(settings), Store(settings), _new_id(), _new_id)
     except (FlowaggError, KafkaException) as error:
         sys.exit(f"flowagg-consumer: {error}")
     server = http_server(Starlette(routes=operational_routes(worker.live, worker.ready)), settings)
@@ -38,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finally:
         server.should_exit = True
         probes.join(timeout=2)
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex[:16]
 
 
 if __name__ == "__main__":

@@ -1,23 +1,14 @@
-"""Kafka as the consumer sees it: the log, the group and the topic."""
+"""Kafka as the consumer sees it: the log, the group, the topic, and the dead-letter topic."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from confluent_kafka import (
-    OFFSET_END,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec, TopicDescription
 from flowagg.kafka import (
     KafkaUnavailable,
-    Topic,
     admin_properties,
     client_properties,
     describe_topic,
@@ -25,63 +16,39 @@ from flowagg.kafka import (
     resolve_topic,
 )
 
-from flowagg_consumer.partition import StopReason
+from flowagg_consumer import effects as fx
+from flowagg_consumer.partition import DeadLetter, StopReason
 from flowagg_consumer.records import Records
 from flowagg_consumer.settings import ConsumerSettings
 
 _log = logging.getLogger(__name__)
 
+# Kafka's words for "the position is not in the log"; the core finds out on which side it lies.
 _STOPS: Final = {
-    KafkaError._AUTO_OFFSET_RESET: StopReason.POSITION_OUT_OF_RANGE,
-    KafkaError.OFFSET_OUT_OF_RANGE: StopReason.POSITION_OUT_OF_RANGE,
+    KafkaError._AUTO_OFFSET_RESET: StopReason.POSITION_BEYOND_LOG,
+    KafkaError.OFFSET_OUT_OF_RANGE: StopReason.POSITION_BEYOND_LOG,
     KafkaError._LOG_TRUNCATION: StopReason.LOG_TRUNCATED,
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where to start a partition: offset, and the leader epoch of the record before it (-1: unknown)."""
-
-    offset: int
-    leader_epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What one consume brought.
-
-    records: per partition, in order; runs of one leader epoch. stops: partitions that Kafka cannot
-    read on from where they are, why, and Kafka's words. errors: what else Kafka said.
-    """
-
-    records: Mapping[int, list[Records]]
-    stops: Mapping[int, tuple[StopReason, str]]
-    errors: list[str]
-
-
-OnAssigned = Callable[[list[int]], Mapping[int, Start]]
-"""Given partitions, where to start those that can start now; the others stay paused."""
-OnRevoked = Callable[[list[int]], None]
-
-
 class Log:
-    """A member of the view's consumer group, and an admin client."""
+    """A member of the view's consumer group, an admin client and a producer of dead letters."""
 
-    def __init__(self, settings: ConsumerSettings, on_assigned: OnAssigned, on_revoked: OnRevoked) -> None:
+    def __init__(self, settings: ConsumerSettings) -> None:
         self._topic = settings.kafka_topic
+        self._dead_letter_topic = settings.dead_letter_topic or f"{settings.kafka_topic}.dead-letters"
         self._timeout_seconds = settings.kafka_timeout_seconds
         self._batch_records = settings.batch_records
         self._linger_seconds = settings.batch_linger_ms / 1000
-        self._on_assigned = on_assigned
-        self._on_revoked = on_revoked
+        self._revoked: list[int] = []
+        self._assigned: list[int] = []
+        self._commit_failed = False
         own = {
-            "group.id": settings.view,
+            "group.id": f"flowagg-{settings.view}",
             "auto.offset.reset": "error",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "partition.assignment.strategy": "cooperative-sticky",
-            "session.timeout.ms": int(settings.session_timeout_seconds * 1000),
-            "heartbeat.interval.ms": int(settings.heartbeat_seconds * 1000),
+            "enable.partition.eof": True,
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 100,
             "queued.min.messages": 4 * settings.batch_records,
@@ -89,103 +56,162 @@ class Log:
             # librdkafka waits 1 s by default before it fetches again for a full queue: measured,
             # 174 k flows/s instead of 308 k.
             "fetch.queue.backoff.ms": 5,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": int(settings.session_timeout_seconds * 1000),
+            "heartbeat.interval.ms": int(settings.heartbeat_seconds * 1000),
+            "on_commit": self._on_commit,
         }
         self._consumer = Consumer(client_properties(settings, "consumer", own))
         self._admin = AdminClient(admin_properties(settings, "consumer"))
+        letters = {
+            "enable.idempotence": True,
+            "linger.ms": 0,
+            "message.timeout.ms": int(settings.kafka_timeout_seconds * 1000),
+        }
+        self._producer = Producer(client_properties(settings, "consumer-dead-letters", letters))
         self._consumer.subscribe(
-            [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
 
-    def fetch(self, wait_seconds: float) -> Fetched | None:
-        """Wait for a record, then for more up to the batch's bounds; None where there was nothing."""
+    def fetch(self, wait_seconds: float) -> fx.Fetched:
+        """Wait for a record, then for more up to the batch's bounds."""
         messages = self._consumer.consume(1, wait_seconds)
-        if not messages:
-            return None
-        messages += self._consumer.consume(self._batch_records - 1, self._linger_seconds)
-        return _sort_out(messages)
+        if messages:
+            messages += self._consumer.consume(self._batch_records - 1, self._linger_seconds)
+        revoked, assigned, self._revoked, self._assigned = self._revoked, self._assigned, [], []
+        failed, self._commit_failed = self._commit_failed, False
+        return _sort_out(messages, revoked, assigned, failed)
 
-    def describe(self) -> "Future[TopicDescription]":
-        """Start a description of the topic; resolve it with topic()."""
+    def start_describe(self) -> "Future[TopicDescription]":
+        """Start a description of the topic; resolve it with await_topic()."""
         return describe_topic(self._admin, self._topic, self._timeout_seconds)
 
-    def topic(self, description: "Future[TopicDescription]") -> Topic:
-        """Wait for a description. Raises KafkaUnavailable."""
-        return resolve_topic(description, self._topic, self._timeout_seconds)
-
-    def low_watermarks(self, partitions: Iterable[int]) -> dict[int, int]:
-        """The first offsets that the log still holds. Raises KafkaUnavailable."""
-        request = {TopicPartition(self._topic, number): OffsetSpec.earliest() for number in partitions}
-        if not request:
-            return {}
-        futures = self._admin.list_offsets(request, request_timeout=self._timeout_seconds)
+    def await_topic(self, description: "Future[TopicDescription]") -> str:
+        """The topic's id. Raises LogAway."""
         try:
-            return {part.partition: future.result(self._timeout_seconds + 1).offset for part, future in futures.items()}
-        except KafkaException as error:
-            raise look_up_error(error, self._topic) from error
-        except TimeoutError as error:
-            raise KafkaUnavailable("Kafka did not answer in time") from error
+            return resolve_topic(description, self._topic, self._timeout_seconds).topic_id
+        except KafkaUnavailable as error:
+            raise fx.LogAway(str(error)) from error
 
-    def restart(self, number: int, start: Start) -> None:
-        """Fetch an owned partition from start on; what was fetched before is dropped."""
-        self._consumer.incremental_unassign([TopicPartition(self._topic, number)])
-        part = self._at(number, start)
-        self._consumer.incremental_assign([part])
-        self._consumer.resume([part])
+    def watermarks(self, partitions: Iterable[int]) -> dict[int, fx.Bounds]:
+        """Where the log of partitions begins and ends. Raises LogAway."""
+        numbers = list(partitions)
+        if not numbers:
+            return {}
+        low = self._offsets(numbers, OffsetSpec.earliest())
+        high = self._offsets(numbers, OffsetSpec.latest())
+        return {n: fx.Bounds(low[n].offset, high[n].offset, _epoch(high[n].leader_epoch)) for n in numbers}
+
+    def restart(self, number: int, start: fx.Start) -> None:
+        """Fetch an owned partition from start on; what was fetched before is dropped. Raises LogAway."""
+        part = TopicPartition(self._topic, number, start.offset)
+        if start.leader_epoch >= 0:
+            # With it librdkafka asks the leader whether the log still holds what was applied (KIP-320).
+            part = TopicPartition(self._topic, number, start.offset, leader_epoch=start.leader_epoch)
+        try:
+            self._consumer.incremental_unassign([part])
+            self._consumer.incremental_assign([part])
+            self._consumer.resume([part])  # a pause outlives assignments
+        except KafkaException as error:  # taken away meanwhile: the next fetch tells
+            raise fx.LogAway(f"partition {number} could not be started: {error}") from error
 
     def pause(self, number: int) -> None:
-        """Fetch nothing more of an owned partition until restart()."""
-        self._consumer.pause([TopicPartition(self._topic, number)])
-
-    def serve_logs(self) -> None:
-        """Hand the admin client's log lines on; unserved they would pile up (consume serves the consumer's)."""
-        self._admin.poll(0)
+        """Fetch nothing more of a partition until restart()."""
+        try:
+            self._consumer.pause([TopicPartition(self._topic, number)])
+        except KafkaException as error:
+            _log.info("not paused", extra={"partition": number, "reason": str(error)})
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """Step 7: tell Kafka the positions, for lag tools; never read back. Failures are only logged."""
         try:
-            self._consumer.commit(
-                offsets=[TopicPartition(self._topic, n, p) for n, p in positions.items()],
-                asynchronous=True,
-            )
+            offsets = [TopicPartition(self._topic, number, position) for number, position in positions.items()]
+            self._consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:
             _log.warning("commit failed", extra={"reason": str(error)})
+
+    def send_dead_letters(self, partition: int, topic_id: str, letters: Iterable[DeadLetter]) -> None:
+        """Produce letters and wait for every acknowledgement. Raises LogAway.
+
+        Copies are at least once: topic id, partition and offset in the headers tell them apart.
+        """
+        failed: list[str] = []
+
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                failed.append(error.str())
+
+        for letter in letters:
+            headers: list[tuple[str, str | bytes | None]] = [
+                ("flowagg-topic", self._topic),
+                ("flowagg-topic-id", topic_id),
+                ("flowagg-partition", str(partition)),
+                ("flowagg-offset", str(letter.offset)),
+                ("flowagg-reason", letter.reason.value),
+                ("flowagg-detail", letter.detail[:1000]),
+            ]
+            try:
+                self._producer.produce(
+                    self._dead_letter_topic, letter.value, letter.key, on_delivery=delivered, headers=headers
+                )
+            except (BufferError, KafkaException) as error:
+                failed.append(str(error))
+        left = self._producer.flush(self._timeout_seconds + 1)
+        if left or failed:
+            self._producer.purge()
+            self._producer.flush(1)
+            reason = failed[0] if failed else "no answer in time"
+            raise fx.LogAway(f"the dead-letter topic {self._dead_letter_topic} takes no records: {reason}")
+
+    def serve_logs(self) -> None:
+        """Hand librdkafka's log lines of the other clients on; unserved they would pile up."""
+        self._admin.poll(0)
+        self._producer.poll(0)
 
     def close(self) -> None:
         """Leave the group."""
         self._consumer.close()
 
-    def _at(self, number: int, start: Start) -> TopicPartition:
-        if start.leader_epoch < 0:
-            return TopicPartition(self._topic, number, start.offset)
-        return TopicPartition(self._topic, number, start.offset, leader_epoch=start.leader_epoch)
+    def _offsets(self, numbers: list[int], spec: Any) -> dict[int, Any]:
+        request = {TopicPartition(self._topic, number): spec for number in numbers}
+        futures = self._admin.list_offsets(request, request_timeout=self._timeout_seconds)
+        try:
+            return {part.partition: future.result(self._timeout_seconds + 1) for part, future in futures.items()}
+        except KafkaException as error:
+            raise fx.LogAway(str(look_up_error(error, self._topic))) from error
+        except TimeoutError as error:
+            raise fx.LogAway("Kafka did not answer in time") from error
 
     # Callbacks run inside consume(). They never raise and never assign nothing: confluent-kafka
-    # would then assign by itself, at the offsets committed to Kafka.
-    def _assigned(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
-        numbers = [part.partition for part in parts]
-        starts: Mapping[int, Start] = {}
+    # would then assign by itself, at the offsets committed to Kafka. So everything is assigned,
+    # paused, and started by the core once it knows the stored position.
+    def _on_assign(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
         try:
-            starts = self._on_assigned(numbers)
+            self._assigned += [part.partition for part in parts]
+            consumer.incremental_assign([TopicPartition(self._topic, part.partition, OFFSET_END) for part in parts])
+            consumer.pause(parts)
         except Exception:
-            _log.exception("assignment could not be loaded", extra={"partitions": numbers})
-        paused = [TopicPartition(self._topic, number, OFFSET_END) for number in numbers if number not in starts]
-        try:
-            consumer.incremental_assign([self._at(number, start) for number, start in starts.items()] + paused)
-            consumer.pause(paused)
-        except KafkaException:
-            _log.exception("assignment failed", extra={"partitions": numbers})
+            _log.exception("assignment failed")
 
-    def _revoked(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
+    def _on_revoke(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
         try:
-            self._on_revoked([part.partition for part in parts])
+            numbers = [part.partition for part in parts]
+            self._revoked += numbers
+            self._assigned = [number for number in self._assigned if number not in numbers]
             consumer.incremental_unassign(parts)
         except Exception:
             _log.exception("revocation failed")
 
+    def _on_commit(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
+        if error is not None:
+            _log.info("commit failed, tried again", extra={"reason": error.str()})
+            self._commit_failed = True
 
-def _sort_out(messages: list[Message]) -> Fetched:
+
+def _sort_out(messages: list[Message], revoked: list[int], assigned: list[int], commit_failed: bool) -> fx.Fetched:
     by_partition: dict[int, list[Message]] = {}
     stops: dict[int, tuple[StopReason, str]] = {}
+    ends: dict[int, int] = {}
     errors: list[str] = []
     for message in messages:
         error = message.error()
@@ -198,11 +224,14 @@ def _sort_out(messages: list[Message]) -> Fetched:
                 by_partition[number] = [message]
             else:
                 found.append(message)
+        elif error.code() == KafkaError._PARTITION_EOF:
+            ends[number] = _offset(message)
         elif error.code() in _STOPS:
             stops[number] = _STOPS[error.code()], error.str()
-        elif error.code() != KafkaError._PARTITION_EOF:
+        else:
             errors.append(f"{error.name()}: {error.str()}")
-    return Fetched({number: _columns(found) for number, found in by_partition.items()}, stops, errors)
+    records = {number: _columns(found) for number, found in by_partition.items()}
+    return fx.Fetched(revoked, assigned, records, ends, stops, errors, commit_failed)
 
 
 def _columns(messages: list[Message]) -> list[Records]:
@@ -213,15 +242,22 @@ def _columns(messages: list[Message]) -> list[Records]:
         return _columns(messages[:split]) + _columns(messages[split:])
     start, stop = _offset(first), _offset(last)
     contiguous = stop - start == len(messages) - 1  # offsets ascend
-    epoch = last.leader_epoch()
+    headers = [message.headers() for message in messages]
+    keyed = any(headers)
     return [
         Records(
             offsets=range(start, stop + 1) if contiguous else [_offset(message) for message in messages],
             keys=[message.key() for message in messages],
             values=[message.value() for message in messages],
-            leader_epoch=-1 if epoch is None else epoch,
+            leader_epoch=_epoch(last.leader_epoch()),
+            headers=headers if keyed else None,  # type: ignore[arg-type] # messages give lists, never dictionaries
+            timestamps=[message.timestamp()[1] for message in messages] if keyed else None,
         )
     ]
+
+
+def _epoch(epoch: int | None) -> int:
+    return -1 if epoch is None else epoch
 
 
 def _offset(message: Message) -> int:

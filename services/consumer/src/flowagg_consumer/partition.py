@@ -1,22 +1,24 @@
 """The pure core of the exactly-once path: one owned partition of the log.
 
-No I/O, no clock: the worker hands in what Kafka and Redis said and carries out what comes back.
-The steps are numbered as in docs/decisions/0003-a-view-with-a-fence.md.
+No I/O, no clock. core.py hands in what Kafka and Redis said and carries out what comes back. The
+steps are numbered as in docs/decisions/0003-a-view-with-a-fence.md.
 
 The invariant above all others: everything stored at position P of a partition is a pure function
 of the log from its recorded start up to P, and only the fenced script writes it.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from flowagg.flow import InvalidFlow, decode_key, encode_key
+from flowagg.flow import ByteCounts, InvalidFlow, decode_key, encode_key
+from flowagg.idempotency import InvalidMark, Mark, decode_mark
 from flowagg.view import Meta, decode_totals, encode_totals, totals_field
 
-from flowagg_consumer.records import InvalidValue, Records, decode_values
+from flowagg_consumer.marks import ENTRY_BYTES, NO_TIME, MarkEntry, Verdict, Window, decode_entry
+from flowagg_consumer.records import Decoded, Records, decode_values
 
 ENTRY_OVERHEAD_BYTES: Final = 360
 """Estimate of an entry's memory beside its key and field: object, three integers, dict slot."""
@@ -26,8 +28,7 @@ class StopReason(StrEnum):
     """Why a partition is stopped. Each has a documented repair in docs/guides/stopped-partitions.md."""
 
     TOPIC_CHANGED = "TopicChanged"
-    INVALID_RECORD = "InvalidRecord"
-    POSITION_OUT_OF_RANGE = "PositionOutOfRange"
+    POSITION_BEYOND_LOG = "PositionBeyondLog"
     LOG_TRUNCATED = "LogTruncated"
     DAMAGED_VIEW = "DamagedView"
 
@@ -49,8 +50,28 @@ class Fenced(Exception):
     """The stored position is not the one that was expected: drop what is in memory and load again."""
 
 
+class DeadLetterReason(StrEnum):
+    """Why a record went to the dead-letter topic."""
+
+    INVALID_KEY = "InvalidKey"
+    INVALID_VALUE = "InvalidValue"
+    INVALID_MARK = "InvalidIdempotencyHeaders"
+    KEY_REUSED = "IdempotencyKeyReused"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that counts nothing: where it stood, what it held, and why."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    reason: DeadLetterReason
+    detail: str
+
+
 class Entry:
-    """Totals of one flow key, in memory. Counts in `bytes_*` are absolute once `stored` is known."""
+    """Totals of one flow key, in memory; absolute, once a missing one was filled."""
 
     __slots__ = ("batch", "bytes_rx", "bytes_tx", "field", "hour", "last", "size")
 
@@ -64,23 +85,46 @@ class Entry:
         self.last = 0  # offset of the last record that touched it
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """Records that follow the position, before they are folded.
+
+    position: the next offset after them. values: decoded, in place. marks: by place, of keyed
+    records. unknown_marks: keys whose entries are not in memory. rest: records that were handed
+    in and come after: to be handed in again.
+    """
+
+    records: Records
+    position: int
+    values: Decoded
+    marks: Mapping[int, Mark | InvalidMark]
+    unknown_marks: list[str]
+    rest: Records | None
+
+
 @dataclass(slots=True)
 class Batch:
-    """Records folded, not yet applied.
+    """Records folded, not yet applied; or, with no records, a move over what holds no records.
 
-    expected: the position that they follow. position: the next offset after them.
-    touched: the entries that they change. missing: those of them whose stored totals are not in
-    memory yet; they hold the batch's own sums until fill(). rest: records that were handed in and
-    come after the batch: to be folded once it is applied.
+    expected: the position that they follow. position: the next offset after them. touched: the
+    entries that they change. missing: those of them whose stored totals are not in memory yet;
+    they hold the batch's own sums until fill(). marks: entries of keys that they change.
+    time: the running maximum of keyed records' log time after them; expired: the buckets of marks
+    that it ends. dead: records that count nothing. lost: a range of offsets that the log no longer
+    held.
     """
 
     expected: int
     position: int
     leader_epoch: int
-    records: int
-    touched: list[Entry]
-    missing: list[Entry]
-    rest: Records | None
+    records: int = 0
+    touched: list[Entry] = field(default_factory=list)
+    missing: list[Entry] = field(default_factory=list)
+    marks: dict[str, MarkEntry] = field(default_factory=dict)
+    time: int = NO_TIME
+    expired: list[int] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+    lost: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,60 +137,104 @@ class HourTotals:
 
 
 class Partition:
-    """One owned partition: its position, and the totals of its flow keys in memory.
+    """One owned partition: its position, and the totals and marks that are in memory.
 
-    Life: begin or resume with a meta; fold, fill, totals, applied, again and again; on any doubt
-    it is thrown away, never mended, and a new one is loaded from Redis.
+    position: the next offset to fold; what is before it was sent to Redis. applied: the position
+    that Redis has acknowledged. Life: examine, learn_marks, fold, fill, totals, sent, applied, again
+    and again. On any doubt it is thrown away, never mended, and a new one is loaded from Redis;
+    `settled` says whether all that is in memory was sent.
     """
 
-    def __init__(self, number: int, meta: Meta) -> None:
+    def __init__(self, number: int, meta: Meta, window: Window) -> None:
         self.number = number
         self.meta = meta
         self.position = meta.position
+        self.applied = meta.position
         self.leader_epoch = meta.leader_epoch
+        self.time = meta.time
         self.cached_bytes = 0
+        self.settled = True
+        self._window = window
         self._entries: dict[bytes, Entry] = {}
+        self._marks: dict[str, MarkEntry | None] = {}  # None: known not to be stored
         self._batches = 0
         self._seen_gap: tuple[int, int] | None = None
         # Nothing was ever applied: then Redis holds no totals either, and none need be read back.
-        self._pristine = meta.position == meta.start
+        self._pristine = meta.position == meta.start and meta.lost is None
 
     @property
     def cached_entries(self) -> int:
         """Number of flow keys in memory."""
         return len(self._entries)
 
-    def fold(self, records: Records) -> Batch | None:
-        """Steps 2 and 3: fold records into entries; None where all of them were applied before.
+    def live_buckets(self) -> range:
+        """The buckets in which a mark may be stored."""
+        return self._window.live(self.time)
 
-        Records below the position are discarded. A batch ends before a gap and before a record
-        that is no flow; handed in again as the rest, the gap raises Refetch (unless it was seen
-        twice) and the record raises Stop, both before anything changes.
+    def examine(self, records: Records) -> Examined | None:
+        """Step 2: the first run of records that follows the position; None where all were applied before.
+
+        Records below the position are discarded. Raises Refetch at a gap that was not seen twice.
         """
         accepted = self._accept(records)
         if accepted is None:
             return None
-        try:
-            values = decode_values(accepted.values)
-        except InvalidValue as error:
-            if error.place == 0:
-                raise self._invalid(accepted.offsets[0], error.reason) from None
-            accepted = accepted.between(0, error.place)
-            values = decode_values(accepted.values)
+        found: dict[int, Mark | InvalidMark] = {}
+        if accepted.headers is not None:
+            for place, headers in enumerate(accepted.headers):
+                try:
+                    mark = decode_mark(headers)
+                except InvalidMark as error:
+                    found[place] = error
+                else:
+                    if mark is not None:
+                        found[place] = mark
+        keys = dict.fromkeys(mark.key for mark in found.values() if isinstance(mark, Mark))
+        last = accepted.offsets[-1]
+        return Examined(
+            records=accepted,
+            position=last + 1,
+            values=decode_values(accepted.values),
+            marks=found,
+            unknown_marks=[] if self._pristine else [key for key in keys if key not in self._marks],
+            rest=None if last == records.offsets[-1] else records.after(last),
+        )
+
+    def learn_marks(
+        self, examined: Examined, stored_position: int, incarnation: str, values: Sequence[Mapping[int, bytes]]
+    ) -> None:
+        """Step 3: take the stored marks of examined.unknown_marks, in that order, each by bucket.
+
+        Raises Fenced where the position of the same atomic read is not the one that the fold starts from.
+        """
+        self._check_read(stored_position, incarnation)
+        for key, by_bucket in zip(examined.unknown_marks, values, strict=True):
+            newest = max(by_bucket, default=None)
+            self._marks[key] = None if newest is None else decode_entry(by_bucket[newest], newest)
+            self.cached_bytes += ENTRY_BYTES + len(key)
+
+    def fold(self, examined: Examined) -> Batch:
+        """Step 3: fold records into entries. Records that count nothing become dead letters."""
         self._batches = batch_number = self._batches + 1
+        self.settled = False
+        records = examined.records
+        batch = Batch(self.position, examined.position, records.leader_epoch, len(records.offsets), time=self.time)
+        rows: Iterable[tuple[bytes | None, ByteCounts, int]] = zip(
+            records.keys, examined.values.counts, records.offsets, strict=True
+        )
+        if examined.marks or examined.values.bad:
+            counted = self._judge(examined, batch)
+            rows = [row for row, counts in zip(rows, counted, strict=True) if counts]
         known = self._entries.get
-        touched: list[Entry] = []
-        missing: list[Entry] = []
-        last = self.position - 1
-        for key, counts, offset in zip(accepted.keys, values, accepted.offsets, strict=True):
+        touched, missing = batch.touched, batch.missing
+        for key, counts, offset in rows:
             entry = known(key)  # type: ignore[arg-type] # None is simply not known
             if entry is None:
                 try:
                     entry = self._admit(key)
                 except InvalidFlow as error:
-                    if not touched:
-                        raise self._invalid(offset, str(error)) from None
-                    break
+                    batch.dead.append(_dead(records, offset, DeadLetterReason.INVALID_KEY, str(error)))
+                    continue
                 if entry.batch == 0 and not self._pristine:
                     missing.append(entry)
             if entry.batch != batch_number:
@@ -154,24 +242,16 @@ class Partition:
                 touched.append(entry)
             entry.bytes_tx += counts.bytes_tx
             entry.bytes_rx += counts.bytes_rx
-            entry.last = last = offset
-        return Batch(
-            expected=self.position,
-            position=last + 1,
-            leader_epoch=records.leader_epoch,
-            records=last - accepted.offsets[0] + 1,
-            touched=touched,
-            missing=missing,
-            rest=None if last == records.offsets[-1] else records.after(last),
-        )
+            entry.last = offset
+        batch.dead.sort(key=lambda letter: letter.offset)
+        return batch
 
     def fill(self, batch: Batch, stored_position: int, incarnation: str, values: Sequence[bytes | None]) -> None:
         """Step 3: add the stored totals of batch.missing, in that order, read in one atomic call.
 
         Raises Fenced where the call's own position is not the one that the fold started from.
         """
-        if stored_position != batch.expected or incarnation != self.meta.incarnation:
-            raise Fenced
+        self._check_read(stored_position, incarnation)
         for entry, value in zip(batch.missing, values, strict=True):
             if value is not None:
                 bytes_tx, bytes_rx = decode_totals(value)
@@ -188,16 +268,62 @@ class Partition:
             hours[entry.hour] = pairs, max(last, entry.last)
         return [HourTotals(hour, last + 1, pairs) for hour, (pairs, last) in hours.items()]
 
-    def applied(self, batch: Batch) -> None:
-        """Step 5: the script has applied the batch."""
+    def confirms(self, end: int) -> bool:
+        """Whether the position may move to the log's end as Kafka told it, over what holds no records.
+
+        False where it is there already. Raises Refetch where the gap was not seen twice.
+        """
+        if end <= self.position:
+            return False
+        if self._seen_gap != (self.position, end):
+            self._seen_gap = (self.position, end)
+            raise Refetch
+        self._seen_gap = None
+        return True
+
+    def move(self, end: int, leader_epoch: int) -> Batch:
+        """A batch without records, up to end. leader_epoch: at the log's end, now."""
+        return Batch(self.position, end, leader_epoch, time=self.time)
+
+    def skip_lost(self, low_watermark: int, leader_epoch: int) -> Batch:
+        """A batch that records that the log has lost its records up to its low watermark."""
+        return Batch(self.position, low_watermark, leader_epoch, time=self.time, lost=(self.position, low_watermark))
+
+    def sent(self, batch: Batch) -> None:
+        """Step 4: the script call is on its way; the next fold starts behind it."""
         self.position = batch.position
         self.leader_epoch = batch.leader_epoch
+        self.time = batch.time
+        self.settled = True
         self._pristine = False
 
-    def forget_totals(self) -> None:
-        """Free the memory of all totals; they are read back from Redis when needed."""
-        self._entries.clear()
-        self.cached_bytes = 0
+    def acknowledged(self, batch: Batch) -> None:
+        """Step 5: the script has applied the batch."""
+        self.applied = batch.position
+
+    def forget(self, down_to_bytes: int) -> None:
+        """Free the memory of what was used least recently, down to an estimate; it is read back when needed."""
+        if down_to_bytes <= 0:
+            self._entries.clear()
+            self._marks.clear()
+            self.cached_bytes = 0
+            return
+        self._marks = {}
+        sizes: dict[int, int] = {}
+        for entry in self._entries.values():
+            sizes[entry.batch] = sizes.get(entry.batch, 0) + entry.size
+        kept, oldest = 0, self._batches + 1
+        for batch_number in sorted(sizes, reverse=True):
+            if kept + sizes[batch_number] > down_to_bytes:
+                break
+            kept += sizes[batch_number]
+            oldest = batch_number
+        self._entries = {key: entry for key, entry in self._entries.items() if entry.batch >= oldest}
+        self.cached_bytes = kept
+
+    def _check_read(self, stored_position: int, incarnation: str) -> None:
+        if stored_position != self.position or incarnation != self.meta.incarnation:
+            raise Fenced
 
     def _accept(self, records: Records) -> Records | None:
         """The first run of records without a gap that begins at the position."""
@@ -236,8 +362,41 @@ class Partition:
             self.cached_bytes += len(raw) + 100
         return entry
 
-    def _invalid(self, offset: int, reason: str) -> Stop:
-        return Stop(
-            StopReason.INVALID_RECORD,
-            f"the record at offset {offset} of partition {self.number} is no flow: {reason}",
-        )
+    def _judge(self, examined: Examined, batch: Batch) -> list[bool]:
+        """Which records count, as far as their marks and values tell; moves the log time and the batch's marks."""
+        records, window = examined.records, self._window
+        counted = [True] * len(records.offsets)
+        for place, reason in examined.values.bad.items():
+            counted[place] = False
+            batch.dead.append(_dead(records, records.offsets[place], DeadLetterReason.INVALID_VALUE, reason))
+        if records.timestamps is None:
+            return counted
+        for place, mark in examined.marks.items():
+            offset = records.offsets[place]
+            if isinstance(mark, InvalidMark):
+                counted[place] = False
+                batch.dead.append(_dead(records, offset, DeadLetterReason.INVALID_MARK, str(mark)))
+                continue
+            now = max(batch.time, records.timestamps[place])
+            batch.expired += window.expired(batch.time, now)
+            batch.time = now
+            entry = self._marks.get(mark.key)
+            if entry is None or entry.bucket not in window.live(now):
+                entry = self._marks[mark.key] = MarkEntry(mark.digest, window.bucket(now))
+            verdict = entry.judge(mark)
+            if verdict is Verdict.NEW:
+                batch.marks[mark.key] = entry
+            else:
+                counted[place] = False
+            if verdict is Verdict.OTHER_BODY:
+                detail = f"the Idempotency-Key {mark.key!r} stands for another body"
+                batch.dead.append(_dead(records, offset, DeadLetterReason.KEY_REUSED, detail))
+        # A mark that a later record of the same batch has ended is not written any more.
+        live = window.live(batch.time)
+        batch.marks = {key: entry for key, entry in batch.marks.items() if entry.bucket in live}
+        return counted
+
+
+def _dead(records: Records, offset: int, reason: DeadLetterReason, detail: str) -> DeadLetter:
+    place = bisect_left(records.offsets, offset)
+    return DeadLetter(offset, records.keys[place], records.values[place], reason, detail)

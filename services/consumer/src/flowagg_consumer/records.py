@@ -1,26 +1,30 @@
-"""Records of one partition, and how their values are decoded many at a time."""
+"""Records of one partition as columns, and how their values are decoded many at a time."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 from flowagg.flow import ByteCounts
+from flowagg.idempotency import Headers
 
 _decoder = msgspec.json.Decoder(ByteCounts)
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Consecutive records of one partition, as three columns of one length, in offset order.
+    """Consecutive records of one partition, as columns of one length, in offset order.
 
-    leader_epoch: of all of them (the worker splits where it changes).
+    leader_epoch: of all of them (whoever fetches splits where it changes). headers and timestamps
+    (log-append time in milliseconds): None where no record has headers.
     """
 
     offsets: Sequence[int]
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
     leader_epoch: int
+    headers: Sequence[Headers | None] | None = None
+    timestamps: Sequence[int] | None = None
 
     def between(self, start: int, stop: int) -> "Records":
         """The records at places start..stop-1 of the columns."""
@@ -29,6 +33,8 @@ class Records:
             self.keys[start:stop],
             self.values[start:stop],
             self.leader_epoch,
+            None if self.headers is None else self.headers[start:stop],
+            None if self.timestamps is None else self.timestamps[start:stop],
         )
 
     def after(self, offset: int) -> "Records":
@@ -36,17 +42,20 @@ class Records:
         return self.between(bisect_right(self.offsets, offset), len(self.offsets))
 
 
-class InvalidValue(Exception):
-    """The value at a place of the column is not the JSON of ByteCounts."""
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A column of values, decoded. bad: by place, why a value is none; its result is a placeholder."""
 
-    def __init__(self, place: int, reason: str) -> None:
-        self.place = place
-        self.reason = reason
-        super().__init__(f"value {place}: {reason}")
+    counts: Sequence[ByteCounts]
+    bad: Mapping[int, str]
 
 
-def decode_values(values: Sequence[bytes | None]) -> list[ByteCounts]:
-    """Decode a column of values, one result per value. Raises InvalidValue for the first bad one.
+_NOTHING_BAD: Mapping[int, str] = {}
+_PLACEHOLDER = ByteCounts(0, 0)
+
+
+def decode_values(values: Sequence[bytes | None]) -> Decoded:
+    """Decode a column of values.
 
     One call decodes all of them, joined by line ends, where that provably gives one result per
     value. It does when every join stands between a `}` and a `{` and no value holds a line end of
@@ -59,22 +68,36 @@ def decode_values(values: Sequence[bytes | None]) -> list[ByteCounts]:
     count = len(values)
     try:
         joined = b"\n".join(values)  # type: ignore[arg-type] # a null value raises TypeError
-        joins = count - 1
-        if joined[:1] == b"{" and joined[-1:] == b"}" and joined.count(b"\n") == joins == joined.count(b"}\n{"):
+        if joins_are_between_objects(joined, count - 1):
             decoded = _decoder.decode_lines(joined)
             if len(decoded) == count:
-                return decoded
+                return Decoded(decoded, _NOTHING_BAD)
     except (TypeError, UnicodeDecodeError, RecursionError, msgspec.MsgspecError):
         pass  # found again, with its place, below
-    return [_decode_value(place, value) for place, value in enumerate(values)]
+    counts: list[ByteCounts] = []
+    bad: dict[int, str] = {}
+    for place, value in enumerate(values):
+        try:
+            counts.append(_decode_value(value))
+        except _InvalidValue as error:
+            counts.append(_PLACEHOLDER)
+            bad[place] = str(error)
+    return Decoded(counts, bad)
 
 
-def _decode_value(place: int, value: bytes | None) -> ByteCounts:
+def joins_are_between_objects(joined: bytes, joins: int) -> bool:
+    """Whether text joined by line ends has a `}` before and a `{` after each join, and no other line end."""
+    return joined[:1] == b"{" and joined[-1:] == b"}" and joined.count(b"\n") == joins == joined.count(b"}\n{")
+
+
+class _InvalidValue(Exception):
+    """A value that is not the JSON of ByteCounts."""
+
+
+def _decode_value(value: bytes | None) -> ByteCounts:
     if value is None:
-        raise InvalidValue(place, "the record has no value")
+        raise _InvalidValue("the record has no value")
     try:
         return _decoder.decode(value)
-    except msgspec.MsgspecError as error:
-        raise InvalidValue(place, str(error)) from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise InvalidValue(place, type(error).__name__) from None
+    except (UnicodeDecodeError, RecursionError, msgspec.MsgspecError) as error:
+        raise _InvalidValue(f"{type(error).__name__}: {error}") from None

@@ -16,13 +16,24 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         le=1000,
         description="Time to wait for a batch to fill once it has a record, in milliseconds.",
     )
-    prefetch_bytes: int = Field(
-        16 * 2**20, ge=2**20, description="Most bytes fetched ahead of the fold, per partition owned."
-    )
+    prefetch_bytes: int = Field(16 * 2**20, ge=2**20, description="Most bytes fetched ahead of the fold.")
     cache_bytes: int = Field(
         256 * 2**20,
         ge=2**20,
         description="Memory for totals of owned partitions, in bytes (estimated); past it they are read from Redis.",
+    )
+    max_in_flight: int = Field(
+        2, ge=1, le=16, description="Script calls sent to Redis and not yet answered; further ones wait."
+    )
+    dead_letter_topic: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]{1,249}$",
+        description="Topic for records that are no flows; by default the topic's name with .dead-letters.",
+    )
+    dedupe_window_seconds: float = Field(
+        86_400.0,
+        ge=60,
+        description="Log time for which a repeat of a keyed POST counts nothing, in seconds; fixed for a view.",
     )
     reread_seconds: float = Field(
         0.5,

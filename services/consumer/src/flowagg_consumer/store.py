@@ -1,15 +1,17 @@
-"""Redis as the consumer sees it: the meta and the totals of a view, written by scripts alone."""
+"""Redis as the consumer sees it: one connection to the master, commands sent without waiting for answers."""
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import redis
-from flowagg.redis_client import NO_BACKOFF, client_options
+from flowagg.redis_client import connect
 from flowagg.settings import RedisSettings
-from flowagg.view import Meta, decode_meta, hours_key, meta_key, partitions_key, totals_key
-from redis.retry import Retry
+from flowagg.view import DamagedView, Meta, decode_meta, hours_key, marks_key, meta_key, partitions_key, totals_key
+from redis.connection import Connection
 
-from flowagg_consumer.partition import Batch, Fenced, HourTotals, Partition
+from flowagg_consumer import effects as fx
 
 _PAIRS_A_CALL = 3500  # Lua's unpack takes fewer than 8,000 values
 
@@ -17,19 +19,20 @@ _BEGIN = """#!lua
 -- Writes a partition's first meta, unless it has one. KEYS: meta. ARGV: position, topic id, incomplete, incarnation.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('HSET', KEYS[1], 'position', ARGV[1], 'topic_id', ARGV[2], 'leader_epoch', '-1',
-    'start', ARGV[1], 'incomplete', ARGV[3], 'incarnation', ARGV[4])
+    'start', ARGV[1], 'incomplete', ARGV[3], 'incarnation', ARGV[4], 'time', '-1', 'writer', '')
 end
 return redis.call('HGETALL', KEYS[1])
 """
 
 _APPLY = f"""#!lua
--- Step 4. KEYS: meta, hours, then one totals hash per hour.
--- ARGV: expected position, topic id, incarnation, new position, leader epoch,
---   then per totals hash: hour, last position, number n of values, and n values (field, totals, ...).
+-- Step 4. KEYS: meta, hours, then the hashes that are written, then the keys that are deleted.
+-- ARGV: expected position, topic id, incarnation, new position, leader epoch, time, writer, lost ('' to leave it),
+--   number of hashes; then per hash: hour ('' where it is none), last position, number n of values, and
+--   n values (field, value, ...).
 local stored = redis.call('HMGET', KEYS[1], 'position', 'topic_id', 'incarnation')
 for i = 1, 3 do
   if stored[i] ~= ARGV[i] then
-    return {{stored[1] or '', stored[2] or '', stored[3] or ''}}
+    return 0
   end
 end
 -- Scripts do not roll back: nothing may fail after the first write. Memory is checked by Redis
@@ -40,9 +43,12 @@ for i = 2, #KEYS do
     return redis.error_reply('DAMAGED ' .. KEYS[i] .. ' is a ' .. kind)
   end
 end
-local at = 6
-for i = 3, #KEYS do
-  redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1])
+local hashes = tonumber(ARGV[9])
+local at = 10
+for i = 3, 2 + hashes do
+  if ARGV[at] ~= '' then
+    redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1])
+  end
   local last = at + 2 + tonumber(ARGV[at + 2])
   at = at + 3
   while at <= last do
@@ -51,105 +57,241 @@ for i = 3, #KEYS do
     at = to + 1
   end
 end
-redis.call('HSET', KEYS[1], 'position', ARGV[4], 'leader_epoch', ARGV[5])
-return 'OK'
+for i = 3 + hashes, #KEYS do
+  redis.call('UNLINK', KEYS[i])
+end
+redis.call('HSET', KEYS[1], 'position', ARGV[4], 'leader_epoch', ARGV[5], 'time', ARGV[6], 'writer', ARGV[7])
+if ARGV[8] ~= '' then
+  redis.call('HSET', KEYS[1], 'lost', ARGV[8], 'incomplete', '1')
+end
+return 1
 """
 
 
-class Store:
-    """One connection to the Redis master that keeps the view.
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """replies: how many answers the command brings. read: makes the core's answer of them.
 
-    Every method raises redis.RedisError where Redis is away, refuses or does not answer in time:
-    what was to be written may or may not be there then, so the caller loads the partition again.
+    each: whether read takes a refusal in the place of an answer, so that one partition's is not the others'.
     """
+
+    replies: int
+    read: Callable[[list[Any]], Any]
+    each: bool = False
+
+
+class Store:
+    """The connection. It is opened by the first send, and again by the first send after disconnect."""
 
     def __init__(self, settings: RedisSettings) -> None:
         self._view = settings.view
-        self._redis: redis.Redis = redis.Redis.from_url(
-            settings.redis_url,
-            single_connection_client=False,
-            max_connections=1,
-            retry=Retry(NO_BACKOFF, 0),
-            **client_options(settings, "consumer"),
-        )
-        self._begin = self._redis.register_script(_BEGIN)
-        self._apply = self._redis.register_script(_APPLY)
+        self._client = connect(settings, "consumer", max_connections=2)
+        self._connection: Connection | None = None
+        self._sent: deque[_Sent] = deque()
+        self._shas: list[str] = []
+
+    def send(self, command: fx.Command) -> None:
+        """Send a command. Raises StoreAway."""
+        packed, sent = self._pack(command)
+        try:
+            connection = self._connected()
+            connection.send_packed_command(connection.pack_commands(self._with_shas(packed)))
+        except (redis.RedisError, OSError) as error:
+            raise _away(error) from error
+        self._sent.append(sent)
+
+    def receive(self) -> Any:
+        """The answer to the oldest command not answered. Raises StoreAway, DamagedView."""
+        sent = self._sent.popleft()
+        connection = self._connection
+        if connection is None:
+            raise fx.StoreAway("the connection was closed")
+        replies: list[Any] = []
+        try:
+            for _ in range(sent.replies):
+                try:
+                    replies.append(connection.read_response())
+                except redis.ResponseError as error:  # an answer too: the others still follow
+                    replies.append(_refused(error))
+        except (redis.RedisError, OSError) as error:
+            raise _away(error) from error
+        refusals = [reply for reply in replies if isinstance(reply, fx.StoreAway | DamagedView)]
+        if refusals and not (sent.each and all(isinstance(refusal, DamagedView) for refusal in refusals)):
+            raise refusals[0]
+        return sent.read(replies)
 
     def disconnect(self) -> None:
         """Step 5: close the connection, and with it whatever was under way."""
-        self._redis.connection_pool.disconnect()
+        self._sent.clear()
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._client.connection_pool.release(self._connection)
+            self._connection = None
 
     def close(self) -> None:
-        """Close the connection for good."""
-        self._redis.close()
+        """Close for good."""
+        self.disconnect()
+        self._client.close()
 
-    def load(self, partitions: Iterable[int]) -> dict[int, Meta | None]:
-        """Step 1: the metas of partitions; None where there is none. Raises DamagedView."""
-        numbers = list(partitions)
-        pipeline = self._redis.pipeline(transaction=False)
-        for number in numbers:
-            pipeline.hgetall(meta_key(self._view, number))
-        return {number: decode_meta(reply) for number, reply in zip(numbers, pipeline.execute(), strict=True)}
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            connection: Connection = self._client.connection_pool.get_connection()
+            try:
+                connection.connect()
+                connection.send_packed_command(
+                    connection.pack_commands([("SCRIPT", "LOAD", _BEGIN), ("SCRIPT", "LOAD", _APPLY)])
+                )
+                self._shas = [connection.read_response(), connection.read_response()]
+            except BaseException:
+                connection.disconnect()
+                self._client.connection_pool.release(connection)
+                raise
+            self._connection = connection
+        return self._connection
 
-    def begin(self, number: int, low_watermark: int, topic_id: str, incarnation: str) -> Meta:
-        """Step 1: begin a partition at the low watermark, unless it has begun; its meta either way."""
-        # Before the meta: replication keeps the order, so no failover keeps a partition unlisted.
-        self._redis.sadd(partitions_key(self._view), number)
-        reply: Any = self._begin(
-            keys=[meta_key(self._view, number)],
-            args=[low_watermark, topic_id, int(low_watermark > 0), incarnation],
-        )
-        meta = decode_meta(dict(zip(reply[::2], reply[1::2], strict=True)))
-        assert meta is not None  # noqa: S101 - the script has just read it
-        return meta
+    def _with_shas(self, packed: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        return [("EVALSHA", self._shas[part[1]], *part[2:]) if part[0] == "EVALSHA" else part for part in packed]
 
-    def read_totals(self, partition: Partition, batch: Batch) -> tuple[int, str, Sequence[bytes | None]]:
-        """Step 3: stored position, incarnation and the totals of batch.missing, in one atomic call."""
-        number, incarnation = partition.number, partition.meta.incarnation
+    def _pack(self, command: fx.Command) -> tuple[list[tuple[Any, ...]], _Sent]:
+        match command:
+            case fx.Apply():
+                return [self._pack_apply(command)], _Sent(1, lambda replies: replies[0] == 1)
+            case fx.Load(partitions=numbers):
+                metas: list[tuple[Any, ...]] = [("HGETALL", meta_key(self._view, number)) for number in numbers]
+                return metas, _Sent(
+                    len(metas), lambda replies: dict(zip(numbers, map(_meta, replies), strict=True)), True
+                )
+            case fx.ReadPositions(partitions=numbers):
+                gets: list[tuple[Any, ...]] = [
+                    ("HMGET", meta_key(self._view, number), "position", "incarnation") for number in numbers
+                ]
+                return gets, _Sent(
+                    len(gets), lambda replies: dict(zip(numbers, map(_position_or_damage, replies), strict=True)), True
+                )
+            case fx.Begin():
+                # The list of partitions before the meta: replication keeps the order, so no failover
+                # keeps a partition unlisted.
+                key = meta_key(self._view, command.partition)
+                incomplete = int(command.position > 0)
+                arguments = (command.position, command.topic_id, incomplete, command.incarnation)
+                return [
+                    ("SADD", partitions_key(self._view), command.partition),
+                    ("EVALSHA", 0, 1, key, *arguments),
+                ], _Sent(2, lambda replies: _meta(replies[1]), each=True)
+            case fx.ReadTotals():
+                return self._pack_read_totals(command)
+            case fx.ReadMarks():
+                return self._pack_read_marks(command)
+
+    def _pack_apply(self, apply: fx.Apply) -> tuple[Any, ...]:
+        view, number, incarnation = self._view, apply.partition, apply.incarnation
+        keys = [meta_key(view, number), hours_key(view, number, incarnation)]
+        hashes: list[Any] = []
+        for hour in apply.hours:
+            keys.append(totals_key(view, number, incarnation, hour.hour))
+            hashes += (hour.hour, hour.last_position, len(hour.pairs))
+            hashes += hour.pairs
+        for bucket, pairs in apply.marks.items():
+            keys.append(marks_key(view, number, incarnation, bucket))
+            hashes += ("", "", len(pairs))
+            hashes += pairs
+        count = len(apply.hours) + len(apply.marks)
+        keys += (marks_key(view, number, incarnation, bucket) for bucket in apply.expired)
+        fence = (apply.expected, apply.topic_id, apply.incarnation)
+        new = (apply.position, apply.leader_epoch, apply.time, apply.writer, apply.lost or "", count)
+        return ("EVALSHA", 1, len(keys), *keys, *fence, *new, *hashes)
+
+    def _pack_read_totals(self, command: fx.ReadTotals) -> tuple[list[tuple[Any, ...]], _Sent]:
         by_hour: dict[int, list[int]] = {}
-        for place, entry in enumerate(batch.missing):
-            by_hour.setdefault(entry.hour, []).append(place)
-        pipeline = self._redis.pipeline(transaction=True)
-        pipeline.hmget(meta_key(self._view, number), "position", "incarnation")
-        for hour, places in by_hour.items():
-            pipeline.hmget(
-                totals_key(self._view, number, incarnation, hour),
-                [batch.missing[p].field for p in places],
+        for place, (hour, _) in enumerate(command.fields):
+            by_hour.setdefault(hour, []).append(place)
+        reads = [
+            (
+                "HMGET",
+                totals_key(self._view, command.partition, command.incarnation, hour),
+                *(command.fields[place][1] for place in places),
             )
-        (position, stored_incarnation), *replies = pipeline.execute()
-        if position is None or stored_incarnation is None:
-            raise Fenced
-        values: list[bytes | None] = [None] * len(batch.missing)
-        for places, reply in zip(by_hour.values(), replies, strict=True):
-            for place, value in zip(places, reply, strict=True):
-                values[place] = value
-        return int(position), stored_incarnation.decode("ascii"), values
-
-    def apply(self, partition: Partition, batch: Batch, hours: Sequence[HourTotals]) -> None:
-        """Step 4: the fenced script. Raises Fenced where the fence did not let the batch in."""
-        number, meta = partition.number, partition.meta
-        keys = [meta_key(self._view, number), hours_key(self._view, number, meta.incarnation)]
-        args: list[bytes | str | int] = [
-            batch.expected,
-            meta.topic_id,
-            meta.incarnation,
-            batch.position,
-            batch.leader_epoch,
+            for hour, places in by_hour.items()
         ]
-        for hour in hours:
-            keys.append(totals_key(self._view, number, meta.incarnation, hour.hour))
-            args += (hour.hour, hour.last_position, len(hour.pairs))
-            args += hour.pairs
-        if self._apply(keys=keys, args=args) != b"OK":
-            raise Fenced
 
-    def positions(self, partitions: Iterable[int]) -> dict[int, tuple[int, str] | None]:
-        """Step 6: stored position and incarnation of partitions."""
-        numbers = list(partitions)
-        pipeline = self._redis.pipeline(transaction=False)
-        for number in numbers:
-            pipeline.hmget(meta_key(self._view, number), "position", "incarnation")
-        return {
-            number: None if None in reply else (int(reply[0]), reply[1].decode("ascii"))
-            for number, reply in zip(numbers, pipeline.execute(), strict=True)
-        }
+        def read(replies: list[Any]) -> tuple[int | None, str | None, Sequence[bytes | None]]:
+            first, *others = replies[-1]
+            stored = _position(first)
+            if stored is None:
+                return None, None, []
+            values: list[bytes | None] = [None] * len(command.fields)
+            for places, reply in zip(by_hour.values(), others, strict=True):
+                for place, value in zip(places, reply, strict=True):
+                    values[place] = value
+            return *stored, values
+
+        return self._transaction(command.partition, reads, read)
+
+    def _pack_read_marks(self, command: fx.ReadMarks) -> tuple[list[tuple[Any, ...]], _Sent]:
+        reads = [
+            ("HMGET", marks_key(self._view, command.partition, command.incarnation, bucket), *command.keys)
+            for bucket in command.buckets
+        ]
+
+        def read(replies: list[Any]) -> tuple[int | None, str | None, Sequence[dict[int, bytes]]]:
+            first, *others = replies[-1]
+            stored = _position(first)
+            if stored is None:
+                return None, None, []
+            found: list[dict[int, bytes]] = [{} for _ in command.keys]
+            for bucket, reply in zip(command.buckets, others, strict=True):
+                for place, value in enumerate(reply):
+                    if value is not None:
+                        found[place][bucket] = value
+            return *stored, found
+
+        return self._transaction(command.partition, reads, read)
+
+    def _transaction(
+        self, number: int, reads: list[tuple[Any, ...]], read: Callable[[list[Any]], Any]
+    ) -> tuple[list[tuple[Any, ...]], _Sent]:
+        """Reads in one atomic call with the stored position, which comes first."""
+        position = ("HMGET", meta_key(self._view, number), "position", "incarnation")
+        return [("MULTI",), position, *reads, ("EXEC",)], _Sent(len(reads) + 3, read)
+
+
+def _meta(flat: list[bytes] | DamagedView) -> Meta | DamagedView | None:
+    if isinstance(flat, DamagedView):
+        return flat
+    try:
+        return decode_meta(dict(zip(flat[::2], flat[1::2], strict=True)))
+    except DamagedView as error:
+        return error
+
+
+def _position(reply: list[bytes | None]) -> tuple[int, str] | None:
+    position, incarnation = reply
+    if position is None or incarnation is None:
+        return None
+    try:
+        return int(position), incarnation.decode("ascii")
+    except ValueError:
+        raise DamagedView(f"a partition's meta in Redis is damaged: position {position!r}") from None
+
+
+def _position_or_damage(reply: list[bytes | None] | DamagedView) -> tuple[int, str] | DamagedView | None:
+    if isinstance(reply, DamagedView):
+        return reply
+    try:
+        return _position(reply)
+    except DamagedView as error:
+        return error
+
+
+def _away(error: Exception) -> fx.StoreAway:
+    return fx.StoreAway(f"{type(error).__name__}: {error}")
+
+
+def _refused(error: redis.RedisError) -> Exception:
+    """Every refusal means "not applied": LOADING, BUSY, READONLY, NOSCRIPT, NOREPLICAS, MISCONF, OOM."""
+    text = str(error)
+    if text.startswith(("DAMAGED", "WRONGTYPE")):
+        return DamagedView(f"Redis holds something that FlowAggregator did not write: {text}")
+    if isinstance(error, redis.exceptions.OutOfMemoryError):
+        return fx.StoreAway(f"RedisFull: {text}: give Redis more memory (maxmemory)")
+    return _away(error)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -12,25 +12,37 @@ from flowagg.kafka import KafkaUnavailable
 from flowagg.position import Position
 from flowagg.problem import HANDLERS, Problem
 from flowagg.service import OK, Checks, operational_routes
-from flowagg.view import DamagedView, Meta
+from flowagg.view import DamagedView
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from flowagg_reader import metrics
-from flowagg_reader.freshness import Freshness, TopicChanged, judge
+from flowagg_reader.core import (
+    UNKNOWN_LAG,
+    Answer,
+    Effect,
+    ListPartitions,
+    LogAway,
+    LookUpEnd,
+    NotFresh,
+    Pause,
+    ReadHour,
+    ReadMetas,
+    TopicGone,
+    answer,
+)
 from flowagg_reader.log import Log
 from flowagg_reader.lookup import JoinedLookup
-from flowagg_reader.query import Consistency, Query, parse_query
+from flowagg_reader.query import Query, parse_query
 from flowagg_reader.settings import ReaderSettings
-from flowagg_reader.store import PartitionHour, Store
+from flowagg_reader.store import Store
 from flowagg_reader.union import unite
 
 _log = logging.getLogger(__name__)
 
 RETRY_LATER = {"Retry-After": "1"}
-_POLL_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016)
 _WATCH_SECONDS = 1.0
 
 
@@ -83,92 +95,59 @@ class Flows:
             self._waiting -= 1
 
     async def _answer(self, query: Query) -> Response:
-        required = await self._required(query)
-        partitions = await self._store.partitions()
-        deadline = asyncio.get_running_loop().time() + self._settings.fresh_wait_seconds
-        freshness: Freshness | None = None
-        while True:
-            if required is not None:
-                await self._wait(required, deadline)
-            async with self._reads:
-                parts = await self._store.read_hour(
-                    partitions | (required.offsets.keys() if required else set()), query.hour
-                )
-                # Judged from this very reply: no other connection is asked, a demoted master answers too.
-                if required is not None:
-                    freshness = _judge(required, {number: part.meta for number, part in parts.items()}, query)
-                final = freshness is None or freshness.fresh or freshness.lag_records < 0
-                if final or asyncio.get_running_loop().time() + _POLL_SECONDS[-1] >= deadline:
-                    return self._render(query, parts, freshness)
-            await asyncio.sleep(_POLL_SECONDS[-1])
-
-    async def _required(self, query: Query) -> Position | None:
-        """The position that the answer must reflect; None where none is asked for or none can be had."""
-        if query.consistency is Consistency.EVENTUAL:
-            return None
-        if query.after is not None:
-            return query.after
+        steps = answer(query, iter(asyncio.get_running_loop().time, None), self._settings.fresh_wait_seconds)
+        effect = next(steps)
         try:
-            required = await self._ends.get()
+            while True:
+                try:
+                    reply = await self._carry_out(effect)
+                except LogAway as error:
+                    effect = steps.throw(error)
+                else:
+                    effect = steps.send(reply)
+        except StopIteration as end:
+            return self._render(query, end.value)
+        except NotFresh as error:
+            metrics.STALE.inc()
+            raise Problem(503, f"{error}.", headers=RETRY_LATER) from None
+        except TopicGone as error:
+            raise Problem(410, f"{error}: its records are gone with it.") from None
+
+    async def _carry_out(self, effect: Effect) -> object:
+        match effect:
+            case LookUpEnd():
+                return await self._look_up_end()
+            case ListPartitions():
+                return await self._store.partitions()
+            case ReadMetas():
+                return await self._store.metas(effect.partitions)
+            case ReadHour():
+                async with self._reads:
+                    return await self._store.read_hour(effect.partitions, effect.hour)
+            case Pause():
+                await asyncio.sleep(effect.seconds)
+                return None
+
+    async def _look_up_end(self) -> Position:
+        try:
+            end = await self._ends.get()
         except KafkaUnavailable as error:
             metrics.LOOKUPS.labels("failed").inc()
-            if query.consistency is Consistency.STRICT:
-                raise Problem(
-                    503,
-                    f"It cannot be shown that the totals are fresh: {error}.",
-                    headers=RETRY_LATER,
-                ) from None
-            return None
+            raise LogAway(str(error)) from error
         metrics.LOOKUPS.labels("ok").inc()
-        return required
+        return end
 
-    async def _wait(self, required: Position, deadline: float) -> None:
-        """Wait until the view has reached the position, or until the deadline."""
-        loop = asyncio.get_running_loop()
-        turn = 0
-        while True:
-            metas = await self._store.metas(required.offsets)
-            try:
-                if judge(required, metas).fresh:
-                    return
-            except TopicChanged:
-                return
-            pause = _POLL_SECONDS[min(turn, len(_POLL_SECONDS) - 1)]
-            if loop.time() + pause >= deadline:
-                return
-            await asyncio.sleep(pause)
-            turn += 1
-
-    def _render(self, query: Query, parts: Mapping[int, PartitionHour], freshness: Freshness | None) -> Response:
-        fresh = freshness is not None and freshness.fresh
-        lag = "unknown" if freshness is None or freshness.lag_records < 0 else str(freshness.lag_records)
-        if not fresh:
+    def _render(self, query: Query, found: Answer) -> Response:
+        lag = found.freshness.lag_records
+        if not found.freshness.fresh:
             metrics.STALE.inc()
-            if query.consistency is Consistency.STRICT:
-                raise Problem(
-                    503,
-                    f"The totals are not fresh yet: {lag} records are still to be applied.",
-                    headers=RETRY_LATER,
-                )
-        rows = unite(query.hour, (part.totals for part in parts.values()))
+        rows = unite(query.hour, (part.totals for part in found.parts.values()))
         metrics.ROWS.inc(len(rows))
-        return Response(
-            msgspec.json.encode(rows),
-            media_type="application/json",
-            headers={"Flowagg-Fresh": "true" if fresh else "false", "Flowagg-Lag-Records": lag},
-        )
-
-
-def _judge(required: Position, metas: Mapping[int, Meta | None], query: Query) -> Freshness:
-    try:
-        return judge(required, metas)
-    except TopicChanged:
-        if query.after is not None:
-            raise Problem(
-                410,
-                "The position is of a topic that no longer exists: its records are gone with it.",
-            ) from None
-        return Freshness(fresh=False, lag_records=-1)
+        headers = {
+            "Flowagg-Fresh": "true" if found.freshness.fresh else "false",
+            "Flowagg-Lag-Records": "unknown" if lag == UNKNOWN_LAG else str(lag),
+        }
+        return Response(msgspec.json.encode(rows), media_type="application/json", headers=headers)
 
 
 class Watch:

@@ -1,24 +1,18 @@
 """Redis as the reader sees it: atomic reads, partition by partition."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Iterable
 from typing import Any
 
-import redis.asyncio
-from flowagg.redis_client import NO_BACKOFF, client_options
+import redis
+from flowagg.redis_client import connect_async
 from flowagg.settings import RedisSettings
 from flowagg.view import Meta, decode_meta, meta_key, partitions_key, totals_key
-from redis.asyncio.retry import Retry
+
+from flowagg_reader.core import PartitionHour
 
 _TRIES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionHour:
-    """One partition's meta and one hour's totals, read in one atomic call."""
-
-    meta: Meta | None
-    totals: Mapping[bytes, bytes]
+_CONNECTIONS = 64
 
 
 class Store:
@@ -30,12 +24,9 @@ class Store:
 
     def __init__(self, settings: RedisSettings) -> None:
         self._view = settings.view
-        self._redis = redis.asyncio.Redis.from_url(
-            settings.redis_url,
-            retry=Retry(NO_BACKOFF, 0),
-            max_connections=64,
-            **client_options(settings, "reader"),
-        )
+        self._redis = connect_async(settings, "reader", max_connections=_CONNECTIONS + 1)  # one for ping
+        # The pool raises where none is free; requests wait for their turn instead.
+        self._turn = asyncio.Semaphore(_CONNECTIONS)
         self._incarnations: dict[int, str] = {}
 
     async def close(self) -> None:
@@ -48,7 +39,8 @@ class Store:
 
     async def partitions(self) -> set[int]:
         """The partitions that the view has ever begun."""
-        members: Any = await self._redis.smembers(partitions_key(self._view))
+        async with self._turn:
+            members: Any = await self._redis.smembers(partitions_key(self._view))
         return {int(member) for member in members}
 
     async def metas(self, partitions: Iterable[int]) -> dict[int, Meta | None]:
@@ -57,7 +49,8 @@ class Store:
         pipeline = self._redis.pipeline(transaction=False)
         for number in numbers:
             pipeline.hgetall(meta_key(self._view, number))
-        replies = await pipeline.execute()
+        async with self._turn:
+            replies = await pipeline.execute()
         return {number: decode_meta(reply) for number, reply in zip(numbers, replies, strict=True)}
 
     async def read_hour(self, partitions: Iterable[int], hour: int) -> dict[int, PartitionHour]:
@@ -94,7 +87,8 @@ class Store:
             pipeline.execute_command("HGETALL", meta_key(self._view, number))
             pipeline.execute_command("HGETALL", totals_key(self._view, number, incarnation, hour))
             pipeline.execute_command("EXEC")
-        replies: list[Any] = await pipeline.execute()
+        async with self._turn:
+            replies: list[Any] = await pipeline.execute()
         result = {}
         for number, incarnation, reply in zip(order, guesses, replies[3::4], strict=True):
             for part in reply:

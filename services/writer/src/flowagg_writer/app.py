@@ -6,18 +6,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
-from flowagg.flow import InvalidFlow, decode_flows
+from flowagg.flow import InvalidFlow
+from flowagg.idempotency import MAX_KEY_CHARACTERS, is_key
 from flowagg.kafka import KafkaUnavailable
 from flowagg.position import encode_token
 from flowagg.problem import HANDLERS, Problem
 from flowagg.service import OK, operational_routes
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from flowagg_writer import metrics
-from flowagg_writer.log import Log, LogFull, NotAppended
+from flowagg_writer.batch import KeyReused, plan
+from flowagg_writer.log import Log, LogFull, NotAppended, TooFewPartitions
 from flowagg_writer.settings import WriterSettings
 
 _DRAIN_FACTOR = 4
@@ -55,13 +58,14 @@ class Flows:
                 "This writer has as many requests in hand as it may: send the same again later.",
                 headers=RETRY_LATER,
             )
+        key = _idempotency_key(request.headers)
         self._waiting += 1
         metrics.WAITING.set(self._waiting)
         deadline = asyncio.get_running_loop().time() + self._settings.post_timeout_seconds
         try:
             async with asyncio.timeout_at(deadline):
                 body = await self._body(request)
-            return await self._append(body, deadline)
+            return await self._append(body, key, deadline)
         except TimeoutError:
             raise Problem(
                 503,
@@ -88,12 +92,6 @@ class Flows:
                 f"Send the body as it is, not in Content-Encoding {encoding}.",
                 headers={"Accept-Encoding": "identity"},
             )
-        if "idempotency-key" in headers:
-            # Taking the key and counting a repeat all the same would be a false promise.
-            raise Problem(
-                501,
-                "Idempotency-Key is not supported by this version: send the batch without it; nothing was kept.",
-            )
         limit = self._settings.max_body_bytes
         chunks: list[bytes] = []
         size = 0
@@ -115,28 +113,46 @@ class Flows:
             )
         return b"".join(chunks)
 
-    async def _append(self, body: bytes, deadline: float) -> Response:
+    async def _append(self, body: bytes, key: str | None, deadline: float) -> Response:
         try:
-            flows = decode_flows(body)
+            batch = plan(body, key, self._settings.keyed_partitions)
         except InvalidFlow as error:
             place = {"index": error.index, "field": error.field, "rule": error.rule}
             members = {name: value for name, value in place.items() if value is not None}
             raise Problem(400, f"Nothing was kept: {error}.", members=members) from None
-        if len(flows) > self._settings.max_flows:
-            raise Problem(413, f"A POST may have {self._settings.max_flows} flows at most, not {len(flows)}.")
+        count = len(batch.flows)
+        if count > self._settings.max_flows:
+            raise Problem(413, f"A POST may have {self._settings.max_flows} flows at most, not {count}.")
         left = deadline - asyncio.get_running_loop().time()
         try:
-            position = await self._log.append(flows, len(body), left)
-        except (KafkaUnavailable, LogFull) as error:
+            position = await self._log.append(batch, left)
+        except KeyReused as error:
+            raise Problem(422, f"Nothing was kept: {error}.") from None
+        except (KafkaUnavailable, TooFewPartitions, LogFull) as error:
             raise Problem(503, f"Nothing was kept: {error}.", headers=RETRY_LATER) from None
         except NotAppended as error:
-            raise Problem(
-                503,
-                f"{error}. Some records may have been kept: the same batch sent again may count them twice.",
-                headers=RETRY_LATER,
-            ) from None
-        answer = _Accepted(accepted=len(flows), position=encode_token(position))
+            again = (
+                "send the same batch again with the same Idempotency-Key, and it counts once"
+                if key is not None
+                else "the same batch sent again may count them twice, as it has no Idempotency-Key"
+            )
+            raise Problem(503, f"{error}. Some records may have been kept: {again}.", headers=RETRY_LATER) from None
+        answer = _Accepted(accepted=count, position=encode_token(position))
         return Response(msgspec.json.encode(answer), media_type="application/json")
+
+
+def _idempotency_key(headers: Headers) -> str | None:
+    """The Idempotency-Key of a POST, None without one. Raises Problem 400 for one that cannot be kept."""
+    keys = headers.getlist("idempotency-key")
+    if not keys:
+        return None
+    if len(keys) > 1:
+        raise Problem(400, "Nothing was kept: send one Idempotency-Key, not several.")
+    if not is_key(keys[0]):
+        raise Problem(
+            400, f"Nothing was kept: an Idempotency-Key has 1 to {MAX_KEY_CHARACTERS} printable ASCII characters."
+        )
+    return keys[0]
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

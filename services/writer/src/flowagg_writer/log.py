@@ -1,14 +1,13 @@
 """Kafka as the writer sees it: appending batches of records and knowing when all of them are there."""
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Sequence
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from flowagg.errors import FlowaggError
-from flowagg.flow import Flow, encode_key, encode_value
 from flowagg.kafka import (
     KafkaUnavailable,
     Topic,
@@ -20,6 +19,7 @@ from flowagg.kafka import (
 from flowagg.position import Position
 
 from flowagg_writer import metrics
+from flowagg_writer.batch import Acknowledgements, Batch, KnownKeys
 from flowagg_writer.settings import WriterSettings
 
 _log = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.001  # while records are in flight
 _IDLE_POLL_SECONDS = 1.0  # for errors and statistics
 _LAST_FLUSH_SECONDS = 1.0
-_FLOWS_A_STEP = 2_000  # produced before other requests get their turn: some 4 ms
 
 
 class LogFull(FlowaggError):
@@ -38,28 +37,8 @@ class NotAppended(FlowaggError):
     """Kafka did not acknowledge every record: some of them may be in the log."""
 
 
-class _Append:
-    """Records of one POST on their way."""
-
-    __slots__ = ("acknowledged", "ends", "error", "future", "waiting")
-
-    def __init__(self, future: "asyncio.Future[None]", records: int) -> None:
-        self.future = future
-        self.waiting = records
-        self.acknowledged = 0
-        self.ends: dict[int, int] = {}
-        self.error: KafkaError | None = None
-
-    def delivered(self, error: KafkaError | None, message: Message) -> None:
-        """librdkafka's report of one record."""
-        if error is None:
-            # Reports of a partition come in offset order, so the last one is its largest offset.
-            self.ends[message.partition()] = message.offset()  # type: ignore[index,assignment]
-        else:
-            self.error = error
-        self.acknowledged += 1
-        if self.acknowledged == self.waiting and not self.future.done():
-            self.future.set_result(None)
+class TooFewPartitions(FlowaggError):
+    """The topic has fewer partitions than keyed records are spread over."""
 
 
 class Log:
@@ -85,6 +64,7 @@ class Log:
         }
         self._producer = Producer(client_properties(settings, "writer", own))
         self._admin = AdminClient(admin_properties(settings, "writer"))
+        self._known = KnownKeys(settings.known_keys)
         self._in_flight_bytes = 0
         self._topic: Topic | None = None
         self._trouble = "not looked at yet"
@@ -119,51 +99,53 @@ class Log:
         """Why appending would fail now, or None."""
         return None if self._topic is not None else self._trouble
 
-    async def append(self, flows: Sequence[Flow], size_bytes: int, timeout_seconds: float) -> Position:
+    async def append(self, batch: Batch, timeout_seconds: float) -> Position:
         """Append one record per flow; the position that holds them all.
 
-        size_bytes: of the flows together, as they count against the bytes in flight.
-        Raises KafkaUnavailable or LogFull before anything is produced; NotAppended after, when a
-        part of the records may be in the log.
+        Raises KeyReused, KafkaUnavailable, TooFewPartitions or LogFull when nothing of the batch is
+        in the log; NotAppended when a part of it may be.
         """
+        batch.check(self._known)
         topic = self._topic
         if topic is None:
             raise KafkaUnavailable(self._trouble)
-        if not flows:
+        if len(topic.partitions) < batch.partitions_needed:
+            raise TooFewPartitions(
+                f"the topic {self._topic_name} has {len(topic.partitions)} partitions, fewer than "
+                f"FLOWAGG_KEYED_PARTITIONS={batch.partitions_needed}, which batches with an Idempotency-Key need: "
+                "have its operator add partitions to the topic, or correct the setting before the first such batch"
+            )
+        if not batch.flows:
             return Position(topic.topic_id, {})
+        size_bytes = batch.size_bytes
         if self._in_flight_bytes and self._in_flight_bytes + size_bytes > self._settings.max_in_flight_bytes:
             raise LogFull("as much is on its way to Kafka as this writer may hold: send the same again later")
-        append = _Append(asyncio.get_running_loop().create_future(), len(flows))
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def complete() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        acknowledgements = Acknowledgements(len(batch.flows), complete)
         self._in_flight_bytes += size_bytes
         metrics.IN_FLIGHT_BYTES.set(self._in_flight_bytes)
-        append.future.add_done_callback(lambda _: self._landed(size_bytes))
+        future.add_done_callback(lambda _: self._landed(size_bytes))
         self._wake.set()
-        await self._produce(flows, append)
+        # An error is kept by the acknowledgements, beside those of records that were handed over.
+        with contextlib.suppress(BufferError, KafkaException):
+            for _ in batch.hand_over(self._producer.produce, self._topic_name, acknowledgements, self._known):
+                await asyncio.sleep(0)
         try:
             # Shielded: records of a POST that has timed out still count as in flight until reported.
-            await asyncio.wait_for(asyncio.shield(append.future), timeout_seconds)
+            await asyncio.wait_for(asyncio.shield(future), timeout_seconds)
         except TimeoutError:
             raise NotAppended("Kafka has not acknowledged every record in time") from None
-        if append.error is not None:
-            raise NotAppended(f"Kafka has not acknowledged every record: {append.error.str()}")
-        metrics.FLOWS.inc(len(flows))
-        return Position(topic.topic_id, {partition: offset + 1 for partition, offset in append.ends.items()})
-
-    async def _produce(self, flows: Sequence[Flow], append: _Append) -> None:
-        produce, topic, delivered = self._producer.produce, self._topic_name, append.delivered
-        for start in range(0, len(flows), _FLOWS_A_STEP):
-            if start:
-                await asyncio.sleep(0)
-            for place, flow in enumerate(flows[start : start + _FLOWS_A_STEP], start):
-                key = encode_key(flow.src_app, flow.dest_app, flow.vpc_id, flow.hour)
-                try:
-                    produce(topic, encode_value(flow.bytes_tx, flow.bytes_rx), key, -1, delivered)
-                except (BufferError, KafkaException) as error:
-                    append.waiting = place
-                    append.error = KafkaError(KafkaError._QUEUE_FULL, str(error))
-                    if append.acknowledged == place and not append.future.done():
-                        append.future.set_result(None)
-                    return
+        if not acknowledgements.expected:
+            raise KafkaUnavailable(f"Kafka's client took no record: {acknowledgements.error}")
+        if acknowledgements.error is not None:
+            raise NotAppended(f"Kafka has not acknowledged every record: {acknowledgements.error}")
+        metrics.FLOWS.inc(len(batch.flows))
+        return Position(topic.topic_id, acknowledgements.next_offsets)
 
     def _landed(self, size: int) -> None:
         self._in_flight_bytes -= size

@@ -1,5 +1,6 @@
 """The writer's settings."""
 
+from flowagg.idempotency import MAX_INDEX
 from flowagg.settings import HttpSettings, KafkaSettings
 from pydantic import Field
 
@@ -10,7 +11,7 @@ class WriterSettings(HttpSettings, KafkaSettings):
     max_body_bytes: int = Field(
         8 * 2**20, ge=1024, description="Largest body of a POST as sent, in bytes; past it 413."
     )
-    max_flows: int = Field(100_000, ge=1, description="Most flows of a POST; past it 413.")
+    max_flows: int = Field(100_000, ge=1, le=MAX_INDEX, description="Most flows of a POST; past it 413.")
     max_in_flight_bytes: int = Field(
         256 * 2**20,
         ge=2**20,
@@ -21,6 +22,19 @@ class WriterSettings(HttpSettings, KafkaSettings):
         ge=1,
         le=300,
         description="Longest time for a POST, from its first byte to its answer, in seconds; past it 503.",
+    )
+    keyed_partitions: int = Field(
+        6,
+        ge=1,
+        description="Partitions that records with an Idempotency-Key are spread over: at most as many as the topic "
+        "has, else such a POST is answered 503. It must never change while the dedupe window of a topic lasts: "
+        "a repeat would be counted again.",
+    )
+    known_keys: int = Field(
+        100_000,
+        ge=0,
+        description="Idempotency-Keys that this writer remembers, the least recently used going first; a known key "
+        "with another body is answered 422.",
     )
     linger_ms: int = Field(
         2,

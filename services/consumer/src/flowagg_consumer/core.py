@@ -1,0 +1,528 @@
+"""The consumer's core: which effect follows which, for all owned partitions. Pure: a generator of effects.
+
+The steps are numbered as in docs/decisions/0003-a-view-with-a-fence.md. worker.py drives this with
+real Kafka and Redis, the simulation with models; time and randomness are arguments.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from flowagg.view import DamagedView, Meta
+
+from flowagg_consumer import effects as fx
+from flowagg_consumer.marks import Window
+from flowagg_consumer.partition import Batch, Fenced, Partition, Refetch, Stop, StopReason
+from flowagg_consumer.records import Records
+
+_T = TypeVar("_T")
+Steps = Generator[fx.Effect, Any, _T]
+
+GUIDE: Final = "see docs/guides/stopped-partitions.md"
+_MAX_BACKOFF_DOUBLINGS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """idle_seconds: longest wait for records. max_in_flight: script calls sent and not answered.
+    reread_seconds, commit_seconds: between two of each. retry_seconds: before the first retry of a
+    partition that could not be loaded; doubled with each failure up to 64-fold. cache_bytes: estimate
+    of memory for totals and marks. window: of dedupe, in log time.
+    """
+
+    idle_seconds: float
+    max_in_flight: int
+    reread_seconds: float
+    commit_seconds: float
+    retry_seconds: float
+    cache_bytes: int
+    window: Window
+
+
+@dataclass(slots=True)
+class Loading:
+    """A partition whose stored position is still to be read.
+
+    kept: its state from before a lost reply; good only when Redis holds exactly what was sent.
+    """
+
+    retry_at: float
+    failures: int = 0
+    kept: Partition | None = None
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has happened so far."""
+
+    flows: int = 0
+    batches: int = 0
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    loads: Counter[str] = field(default_factory=Counter)
+    refetches: int = 0
+
+
+class _Description:
+    """A description of the topic that was started after the records had arrived; awaited once."""
+
+    def __init__(self, ticket: object, trouble: dict[str, str]) -> None:
+        self._ticket = ticket
+        self._trouble = trouble
+        self._topic_id: str | None = None
+
+    def topic_id(self) -> Steps[str]:
+        if self._topic_id is None:
+            self._topic_id = yield fx.AwaitTopic(self._ticket)
+            self._trouble.pop("kafka", None)  # it answers
+        return self._topic_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A script call that was sent and not answered."""
+
+    partition: Partition
+    batch: Batch
+
+
+class Core:
+    """All partitions that one consumer owns: running, loading or stopped."""
+
+    def __init__(
+        self,
+        config: Config,
+        writer: str,
+        clock: Callable[[], float],
+        new_incarnation: Callable[[], str],
+        log: Callable[[str, Mapping[str, object]], None],
+    ) -> None:
+        self.running: dict[int, Partition] = {}
+        self.loading: dict[int, Loading] = {}
+        self.stopped: dict[int, Stop] = {}
+        self.trouble: dict[str, str] = {}  # what is waited for -> why
+        self.counts = Counts()
+        self.assigned_once = False
+        self.stopping = False
+        self._config = config
+        self._writer = writer
+        self._clock = clock
+        self._new_incarnation = new_incarnation
+        self._log = log
+        self._pending: deque[_Pending] = deque()
+        self._refetched: set[int] = set()
+        self._committed: dict[int, int] = {}
+        self._next_reread = self._next_commit = clock()
+
+    def run(self) -> Steps[None]:
+        """Work until `stopping` is set; then wait for what is in flight, and commit."""
+        while not self.stopping:
+            yield from self.turn()
+        yield from self._receive_all()
+        yield from self._commit(at_once=True)
+
+    def turn(self) -> Steps[None]:
+        """One round: load what is due, fetch, carry, look again, commit."""
+        yield from self._load_due()
+        fetched: fx.Fetched = yield fx.Fetch(self._config.idle_seconds)
+        yield from self._take_membership(fetched)
+        for error in fetched.errors:
+            self._note("kafka", error)
+        if fetched.commit_failed:
+            self._committed.clear()
+        if fetched.records or fetched.ends or fetched.stops:
+            # Step 2: the description starts after the consume has returned; it runs beside the fold.
+            description = _Description((yield fx.StartDescribe()), self.trouble)
+            for number, (reason, detail) in fetched.stops.items():
+                yield from self._cannot_read(number, Stop(reason, detail), description)
+            for number, runs in fetched.records.items():
+                yield from self._carry(number, runs, description)
+            for number, end in fetched.ends.items():
+                # An end that came with records behind a gap says nothing until they are fetched again.
+                if number not in self._refetched:
+                    yield from self._move(number, end, description)
+            self._refetched.clear()
+        else:
+            yield from self._receive_all()
+        yield from self._reread()
+        yield from self._commit()
+
+    # Step 1 ------------------------------------------------------------------------------------
+
+    def _take_membership(self, fetched: fx.Fetched) -> Steps[None]:
+        for number in fetched.revoked:
+            self._forget(number)
+            self._committed.pop(number, None)
+        for number in fetched.assigned:
+            self._forget(number)
+            self.loading[number] = Loading(self._clock())
+            self.assigned_once = True
+        if fetched.assigned:
+            yield from self._load_due()
+
+    def _load_due(self) -> Steps[None]:
+        """Step 1: read the stored positions; begin partitions that have none. Where it fails, later again."""
+        now = self._clock()
+        due = sorted(number for number, loading in self.loading.items() if loading.retry_at <= now)
+        if not due:
+            return
+        try:
+            description = _Description((yield fx.StartDescribe()), self.trouble)
+            metas: Mapping[int, Meta | DamagedView | None] = yield from self._request(fx.Load(due))
+            topic_id = yield from description.topic_id()
+            fresh = [number for number in due if metas[number] is None]
+            bounds: Mapping[int, fx.Bounds] = (yield fx.Watermarks(fresh)) if fresh else {}
+            for number in due:
+                meta = metas[number]
+                if meta is None:
+                    incarnation = self._new_incarnation()
+                    low = bounds[number].low
+                    if low > 0:
+                        self._log("incomplete", {"partition": number, "first_offset": low})
+                    begin = fx.Begin(number, low, topic_id, incarnation)
+                    meta = yield from self._request(begin)
+                yield from self._loaded(number, meta, topic_id)
+            self.trouble.clear()
+        except (fx.StoreAway, fx.LogAway) as error:
+            if isinstance(error, fx.StoreAway):
+                yield from self._doubt(error)
+            self._note("redis" if isinstance(error, fx.StoreAway) else "kafka", str(error))
+            for number in due:
+                if number in self.loading:
+                    self._later(number)
+
+    def _loaded(self, number: int, meta: Meta | DamagedView, topic_id: str) -> Steps[None]:
+        loading = self.loading.pop(number)
+        if isinstance(meta, DamagedView):
+            yield from self._stop(number, Stop(StopReason.DAMAGED_VIEW, str(meta)))
+            return
+        if meta.topic_id != topic_id:
+            yield from self._stop(number, _topic_changed(meta, topic_id))
+            return
+        kept = loading.kept
+        if kept is not None and self._is_mine(kept, meta):
+            kept.applied = kept.position
+            self.counts.loads["kept"] += 1
+        else:
+            kept = Partition(number, meta, self._config.window)
+            self.counts.loads["read"] += 1
+        self.running[number] = kept
+        yield from self._restart(kept)
+
+    def _restart(self, partition: Partition) -> Steps[None]:
+        """Have the log fetched from the position on; where that fails, load again later."""
+        try:
+            yield fx.Restart(partition.number, fx.Start(partition.position, partition.leader_epoch))
+        except fx.LogAway as error:
+            self._note("kafka", str(error))
+            del self.running[partition.number]
+            self.loading[partition.number] = Loading(self._clock())
+            self._later(partition.number)
+
+    def _is_mine(self, kept: Partition, meta: Meta) -> bool:
+        """Whether Redis holds exactly what was sent: then the memory is as good as what is stored.
+
+        The same position alone does not say so: after a truncated log another owner may have
+        written other records up to it.
+        """
+        return (
+            meta.position == kept.position and meta.writer == self._writer and meta.incarnation == kept.meta.incarnation
+        )
+
+    # Steps 2 to 4 ------------------------------------------------------------------------------
+
+    def _carry(self, number: int, runs: Iterable[Records], description: _Description) -> Steps[None]:
+        """Carry fetched records of one partition into the view; on any doubt drop it and load again."""
+        partition = self.running.get(number)
+        if partition is None:
+            return  # fetched before it was paused: comes again
+        for run in runs:
+            rest: Records | None = run
+            while rest is not None and self.running.get(number) is partition:
+                rest = yield from self._guard(partition, self._carry_some(partition, rest, description))
+        self._bound_cache()
+
+    def _carry_some(self, partition: Partition, records: Records, description: _Description) -> Steps[Records | None]:
+        """Steps 2 to 4 for one batch; the rest that is to follow."""
+        examined = partition.examine(records)
+        if examined is None:
+            return None
+        if examined.unknown_marks:
+            buckets = list(partition.live_buckets())
+            read = fx.ReadMarks(partition.number, partition.meta.incarnation, examined.unknown_marks, buckets)
+            partition.learn_marks(examined, *(yield from self._request(read)))
+        batch = partition.fold(examined)
+        if batch.missing:
+            fields = [(entry.hour, entry.field) for entry in batch.missing]
+            read_totals = fx.ReadTotals(partition.number, partition.meta.incarnation, fields)
+            partition.fill(batch, *(yield from self._request(read_totals)))
+        yield from self._apply(partition, batch, description)
+        return examined.rest
+
+    def _move(self, number: int, end: int, description: _Description) -> Steps[None]:
+        """Move the position over control records at the log's end, with a batch that has no records."""
+        partition = self.running.get(number)
+        if partition is not None:
+            yield from self._guard(partition, self._move_to(partition, end, description))
+
+    def _move_to(self, partition: Partition, end: int, description: _Description) -> Steps[None]:
+        if not partition.confirms(end):
+            return
+        # The epoch of a control record is not to be seen; with that of the last record before it,
+        # the leader would take the position for one in a log that was truncated.
+        bounds: Mapping[int, fx.Bounds] = yield fx.Watermarks([partition.number])
+        batch = partition.move(end, bounds[partition.number].leader_epoch)
+        yield from self._apply(partition, batch, description)
+
+    def _cannot_read(self, number: int, stop: Stop, description: _Description) -> Steps[None]:
+        """Kafka cannot read on from the position: find out why; go on only where that is safe."""
+        partition = self.running.get(number)
+        if partition is not None:
+            yield from self._guard(partition, self._find_out(partition, stop, description))
+
+    def _find_out(self, partition: Partition, stop: Stop, description: _Description) -> Steps[None]:
+        topic_id = yield from description.topic_id()
+        if topic_id != partition.meta.topic_id:
+            raise _topic_changed(partition.meta, topic_id)
+        if stop.reason is StopReason.LOG_TRUNCATED:
+            raise Stop(stop.reason, f"the view's position is {partition.position}: {stop.detail}")
+        found: Mapping[int, fx.Bounds] = yield fx.Watermarks([partition.number])
+        bounds, position = found[partition.number], partition.position
+        if position > bounds.high:
+            raise Stop(
+                StopReason.POSITION_BEYOND_LOG,
+                f"the view's position is {position}, but the log ends at {bounds.high}: Kafka has lost records",
+            )
+        if position < bounds.low:
+            # Retention has passed the position. What is lost is recorded before anything goes on.
+            self._log("lost", {"partition": partition.number, "from": position, "to": bounds.low})
+            batch = partition.skip_lost(bounds.low, bounds.leader_epoch)
+            yield from self._apply(partition, batch, description)
+        yield from self._restart(partition)
+
+    def _apply(self, partition: Partition, batch: Batch, description: _Description) -> Steps[None]:
+        """Step 4: send the fenced script, once everything before it is certain."""
+        number, meta = partition.number, partition.meta
+        topic_id = yield from description.topic_id()
+        if topic_id != meta.topic_id:
+            raise _topic_changed(meta, topic_id)
+        if batch.dead:
+            # The position waits for the acknowledgement: else a crash would lose the letters.
+            yield fx.SendDeadLetters(number, meta.topic_id, batch.dead)
+            self.counts.dead_letters.update(letter.reason for letter in batch.dead)
+        while len(self._pending) >= self._config.max_in_flight:
+            yield from self._receive()
+            if self.running.get(number) is not partition:
+                return
+        yield fx.Send(self._script(partition, batch))
+        self._pending.append(_Pending(partition, batch))
+        partition.sent(batch)
+
+    def _script(self, partition: Partition, batch: Batch) -> fx.Apply:
+        meta = partition.meta
+        by_bucket: dict[int, list[str | bytes]] = {}
+        for key, entry in batch.marks.items():
+            by_bucket.setdefault(entry.bucket, []).extend((key, entry.encode()))
+        lost = None
+        if batch.lost is not None:
+            lost = ",".join(filter(None, (meta.lost, "{}-{}".format(*batch.lost))))
+        return fx.Apply(
+            partition=partition.number,
+            expected=batch.expected,
+            topic_id=meta.topic_id,
+            incarnation=meta.incarnation,
+            position=batch.position,
+            leader_epoch=batch.leader_epoch,
+            time=batch.time,
+            writer=self._writer,
+            hours=partition.totals(batch),
+            marks=by_bucket,
+            expired=batch.expired,
+            lost=lost,
+        )
+
+    def _guard(self, partition: Partition, steps: Steps[_T]) -> Steps[_T | None]:
+        """Run steps of one partition; what goes wrong in them is turned into what follows from it."""
+        number = partition.number
+        try:
+            return (yield from steps)
+        except Refetch:
+            self.counts.refetches += 1
+            self._refetched.add(number)
+            yield from self._restart(partition)
+        except Stop as stop:
+            yield from self._stop(number, stop)
+        except DamagedView as error:
+            yield from self._stop(number, Stop(StopReason.DAMAGED_VIEW, str(error)))
+        except Fenced as error:
+            yield from self._doubt(error, number)
+        except (fx.StoreAway, fx.LogAway) as error:
+            self._note("redis" if isinstance(error, fx.StoreAway) else "kafka", str(error))
+            yield from self._doubt(error, number)
+        return None
+
+    # Step 5 ------------------------------------------------------------------------------------
+
+    def _request(self, command: fx.Command) -> Steps[Any]:
+        """Send a command behind the writes in flight, take their answers, then its own."""
+        yield fx.Send(command)
+        while self._pending:
+            yield from self._receive(alone=False)
+        return (yield fx.Receive())
+
+    def _receive_all(self) -> Steps[None]:
+        while self._pending:
+            yield from self._receive()
+
+    def _receive(self, *, alone: bool = True) -> Steps[None]:
+        """Take the answer to the oldest script call in flight.
+
+        alone: handle what goes wrong here; else the connection is closed here too, and StoreAway
+        raised, since a command of the caller's own was under way behind it.
+        """
+        pending = self._pending[0]
+        number = pending.partition.number
+        try:
+            applied: bool = yield fx.Receive()
+        except fx.StoreAway as error:
+            self._note("redis", str(error))
+            yield from self._doubt(error)
+            if not alone:
+                raise
+            return
+        except DamagedView as error:
+            self._pending.popleft()
+            yield from self._doubt(error, number)
+            yield from self._stop(number, Stop(StopReason.DAMAGED_VIEW, str(error)))
+            if not alone:
+                raise fx.StoreAway("the connection was closed in doubt") from error
+            return
+        self._pending.popleft()
+        if applied:
+            pending.partition.acknowledged(pending.batch)
+            self.trouble.pop("redis", None)
+            self.counts.flows += pending.batch.records - len(pending.batch.dead)
+            self.counts.batches += 1
+        elif self.running.get(number) is pending.partition:
+            yield from self._doubt(Fenced(), number)
+            if not alone:
+                raise fx.StoreAway("the connection was closed in doubt")
+
+    def _doubt(self, error: Exception, blamed: int | None = None) -> Steps[None]:
+        """Step 5: close the connection, drop what is in flight, and load again whatever is in doubt.
+
+        The blamed partition's memory is dropped. That of others with calls in flight is kept until
+        their metas are read: it is good only if Redis holds exactly what was sent, and by this writer.
+        """
+        yield fx.Disconnect()
+        doubted = {pending.partition.number: pending.partition for pending in self._pending}
+        self._pending.clear()
+        at = self._clock()
+        if blamed is not None and blamed in self.running:
+            doubted[blamed] = self.running[blamed]
+        for number, partition in doubted.items():
+            if self.running.get(number) is not partition:
+                continue
+            del self.running[number]
+            kept = partition if number != blamed and partition.settled else None
+            self.loading[number] = Loading(at, kept=kept)
+            if not isinstance(error, Fenced):
+                self._later(number)
+            yield fx.Pause(number)
+        if isinstance(error, Fenced):
+            self._log("fenced", {"partition": blamed})
+
+    def _later(self, number: int) -> None:
+        """Try a partition again, after a wait that grows with each failure."""
+        loading = self.loading[number]
+        wait = self._config.retry_seconds * 2 ** min(loading.failures, _MAX_BACKOFF_DOUBLINGS)
+        loading.failures += 1
+        loading.retry_at = self._clock() + wait
+
+    # Steps 6 and 7 -----------------------------------------------------------------------------
+
+    def _reread(self) -> Steps[None]:
+        """Step 6: after a failover the stored position may have gone back, with nobody there to notice.
+
+        Likewise a topic that was made again, when no record comes to show it.
+        """
+        now = self._clock()
+        if now < self._next_reread:
+            return
+        self._next_reread = now + self._config.reread_seconds
+        if not self.running:
+            return
+        owned = dict(self.running)
+        description = _Description((yield fx.StartDescribe()), self.trouble)
+        try:
+            stored: Mapping[int, tuple[int, str] | DamagedView | None] = yield from self._request(
+                fx.ReadPositions(sorted(owned))
+            )
+        except fx.StoreAway as error:
+            self._note("redis", str(error))
+            yield from self._doubt(error)
+            return
+        self.trouble.pop("redis", None)
+        for number, partition in owned.items():
+            found, believed = stored[number], (partition.position, partition.meta.incarnation)
+            if self.running.get(number) is not partition:
+                continue
+            if isinstance(found, DamagedView):
+                yield from self._stop(number, Stop(StopReason.DAMAGED_VIEW, str(found)))
+            elif found != believed:
+                yield from self._doubt(Fenced(), number)
+        try:
+            topic_id = yield from description.topic_id()
+        except fx.LogAway as error:
+            self._note("kafka", str(error))
+            return
+        for number, partition in list(self.running.items()):
+            if partition.meta.topic_id != topic_id:
+                yield from self._stop(number, _topic_changed(partition.meta, topic_id))
+
+    def _commit(self, *, at_once: bool = False) -> Steps[None]:
+        """Step 7: only so that lag tools and the operator see progress. Never start from it."""
+        now = self._clock()
+        if now < self._next_commit and not at_once:
+            return
+        self._next_commit = now + self._config.commit_seconds
+        moved = {n: p.applied for n, p in self.running.items() if self._committed.get(n) != p.applied}
+        if moved:
+            yield fx.Commit(moved)
+            self._committed |= moved
+
+    # States ------------------------------------------------------------------------------------
+
+    def _stop(self, number: int, stop: Stop) -> Steps[None]:
+        self._log("stopped", {"partition": number, "reason": stop.reason, "detail": stop.detail, "what_to_do": GUIDE})
+        self._forget(number)
+        self.stopped[number] = stop
+        yield fx.Pause(number)
+
+    def _forget(self, number: int) -> None:
+        self.running.pop(number, None)
+        self.loading.pop(number, None)
+        self.stopped.pop(number, None)
+
+    def _note(self, source: str, text: str) -> None:
+        """Say what is waited for once."""
+        if self.trouble.get(source) != text:
+            self._log("waiting", {"for": source, "reason": text})
+        self.trouble[source] = text
+
+    def _bound_cache(self) -> None:
+        """Free what was used least recently of the partition that holds most, past the setting."""
+        held = sum(partition.cached_bytes for partition in self.running.values())
+        if held <= self._config.cache_bytes:
+            return
+        largest = max(self.running.values(), key=lambda partition: partition.cached_bytes)
+        excess = held - self._config.cache_bytes * 3 // 4  # room for a while: a pass over the entries costs
+        largest.forget(largest.cached_bytes - excess)
+
+
+def _topic_changed(meta: Meta, topic_id: str) -> Stop:
+    return Stop(
+        StopReason.TOPIC_CHANGED,
+        f"the view counts in the topic with id {meta.topic_id}, but the topic now has id {topic_id}: "
+        "it was deleted and made again",
+    )

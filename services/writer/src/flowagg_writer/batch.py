@@ -1,0 +1,212 @@
+"""The core of a POST: which records it makes, when they are acknowledged, which keys are known.
+
+No I/O and no clock: the producer's `produce` comes in as an argument, so that a simulation can
+stand in for Kafka and fail at any record.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from flowagg.errors import FlowaggError
+from flowagg.flow import Flow, decode_flows, encode_key, encode_value
+from flowagg.idempotency import Mark, body_digest, encode_mark
+
+from flowagg_writer.murmur2 import partition_of
+
+FLOWS_A_STEP: Final = 2_000
+"""Flows handed to Kafka before other requests get their turn: some 2 ms, 8 ms if keyed and all flow keys are new."""
+
+Produce = Callable[..., object]
+"""A Kafka producer's `produce`, called by position: topic, value, key, partition, callback, and for a
+keyed record also on_delivery (None), timestamp (0, for now) and headers. Partition -1 leaves the
+choice to the producer's partitioner. Returns once the record is queued, raises if it is not."""
+
+
+class KeyReused(FlowaggError):
+    """An Idempotency-Key that this writer has seen with another body."""
+
+
+class DeliveryError(Protocol):
+    """Why a record was not delivered."""
+
+    def str(self) -> str:
+        """The reason as text."""
+
+
+class Report(Protocol):
+    """The producer's report of one delivered record."""
+
+    def partition(self) -> int | None:
+        """The partition that it is in."""
+
+    def offset(self) -> int | None:
+        """Its offset there; None where Kafka did not tell."""
+
+
+class Acknowledgements:
+    """The reports of one batch's records as they come in.
+
+    expected: records that will be reported; fewer after `stopped`. reports: those that have been.
+    on_complete: called once, when the last report is in.
+    """
+
+    __slots__ = ("_error", "_last", "_on_complete", "expected", "reports")
+
+    def __init__(self, expected: int, on_complete: Callable[[], None]) -> None:
+        self.expected = expected
+        self.reports = 0
+        self._on_complete = on_complete
+        self._last: dict[int | None, int | None] = {}
+        self._error: str | None = None
+
+    def delivered(self, error: DeliveryError | None, report: Report) -> None:
+        """Take the report of one record."""
+        if error is None:
+            # Reports of a partition come in offset order, so the last one is its largest offset.
+            self._last[report.partition()] = report.offset()
+        elif self._error is None:
+            self._error = error.str()
+        self.reports += 1
+        if self.reports == self.expected:
+            self._on_complete()
+
+    def stopped(self, handed: int, reason: str) -> None:
+        """No record from place `handed` on was handed to Kafka: expect the reports of those before alone."""
+        if self._error is None:
+            self._error = reason
+        self.expected = handed
+        if self.reports == handed:
+            self._on_complete()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expected report is in."""
+        return self.reports == self.expected
+
+    @property
+    def error(self) -> str | None:
+        """The first reason why a record may be missing from the log, or from next_offsets; None if there is none."""
+        if self._error is None and None in self._last.values():
+            return "a record's offset is unknown"  # librdkafka found out late that a retry was a repeat
+        return self._error
+
+    @property
+    def next_offsets(self) -> dict[int, int]:
+        """Partition -> the offset after the largest acknowledged one."""
+        known = self._last.items()
+        return {part: offset + 1 for part, offset in known if part is not None and offset is not None}
+
+
+class KnownKeys:
+    """The Idempotency-Keys that this writer has seen last, with their bodies' digests.
+
+    A courtesy to the client that mixes up its keys: bounded and of this writer alone. That a repeat
+    never counts twice is the consumer's work, so a known key never answers a POST.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._digests: OrderedDict[str, str] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def check(self, key: str, digest: str) -> None:
+        """Raises KeyReused where the key is known with another digest."""
+        known = self._digests.get(key)
+        if known is None:
+            return
+        self._digests.move_to_end(key)
+        if known != digest:
+            raise KeyReused(
+                "this Idempotency-Key came with another body before: "
+                "send that body again unchanged, or this one with a key of its own"
+            )
+
+    def remember(self, key: str, digest: str) -> None:
+        """Keep a key, in the place of the least recently used one when there are too many."""
+        self._digests[key] = digest
+        self._digests.move_to_end(key)
+        if len(self._digests) > self._capacity:
+            self._digests.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The valid flows of one POST on their way to the log, one record each.
+
+    size_bytes: at most what the records hold. key and digest: the Idempotency-Key and the body's
+    digest; None and empty without one. keyed_partitions: partitions that keyed records are spread over.
+    """
+
+    flows: Sequence[Flow]
+    size_bytes: int
+    key: str | None
+    digest: str
+    keyed_partitions: int
+
+    @property
+    def partitions_needed(self) -> int:
+        """The fewest partitions that the topic may have."""
+        return 1 if self.key is None else self.keyed_partitions
+
+    def check(self, known: KnownKeys) -> None:
+        """Raises KeyReused where the batch's key is known with another body."""
+        if self.key is not None:
+            known.check(self.key, self.digest)
+
+    def hand_over(
+        self, produce: Produce, topic: str, acknowledgements: Acknowledgements, known: KnownKeys
+    ) -> Iterator[None]:
+        """Hand every record to Kafka in order, pausing (yielding) after each FLOWS_A_STEP of them.
+
+        The key is known from its first record on. Raises what produce raises; whenever it ends early,
+        acknowledgements expect no more than what was handed over.
+        """
+        flows, key, digest, partitions = self.flows, self.key, self.digest, self.keyed_partitions
+        delivered = acknowledgements.delivered
+        # Marks count the batch's records per partition: without holes they are one range to remember.
+        indexes = [0] * (0 if key is None else partitions)
+        place = 0
+        try:
+            for start in range(0, len(flows), FLOWS_A_STEP):
+                if start:
+                    place = start
+                    yield
+                step = enumerate(flows[start : start + FLOWS_A_STEP], start)
+                if key is None:
+                    for place, flow in step:  # noqa: B007 - read where this ends early
+                        log_key = encode_key(flow.src_app, flow.dest_app, flow.vpc_id, flow.hour)
+                        produce(topic, encode_value(flow.bytes_tx, flow.bytes_rx), log_key, -1, delivered)
+                    continue
+                for place, flow in step:
+                    log_key = encode_key(flow.src_app, flow.dest_app, flow.vpc_id, flow.hour)
+                    value = encode_value(flow.bytes_tx, flow.bytes_rx)
+                    partition = partition_of(log_key, partitions)
+                    headers = encode_mark(Mark(key, digest, indexes[partition]))
+                    indexes[partition] += 1
+                    produce(topic, value, log_key, partition, delivered, None, 0, headers)
+                    if place == 0:
+                        known.remember(key, digest)
+        except BaseException as error:
+            acknowledgements.stopped(place, str(error))
+            raise
+
+
+def plan(body: bytes, idempotency_key: str | None, keyed_partitions: int) -> Batch:
+    """The batch that a POST's body makes: all of it or, raising InvalidFlow, nothing.
+
+    idempotency_key: None, or one that flowagg.idempotency.is_key accepts. With it every record
+    carries a mark, and its partition is taken modulo keyed_partitions, however many partitions the
+    topic has by now: so a repeat meets what the consumer knows of the first time.
+    """
+    flows = decode_flows(body)
+    if idempotency_key is None:
+        return Batch(flows, len(body), None, "", keyed_partitions)
+    digest = body_digest(body)
+    # A record's key and value are never longer than its flow in the body; the mark comes on top.
+    largest_mark = encode_mark(Mark(idempotency_key, digest, len(flows)))
+    mark_bytes = sum(len(name) + len(value) for name, value in largest_mark)
+    return Batch(flows, len(body) + mark_bytes * len(flows), idempotency_key, digest, keyed_partitions)

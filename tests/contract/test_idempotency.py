@@ -1,0 +1,196 @@
+"""The HTTP contract of Idempotency-Key, against any base URL (--base-url) or a stack of its own."""
+
+import itertools
+import json
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from confluent_kafka import Producer
+from flowagg.flow import encode_key, encode_value
+from flowagg.idempotency import Mark, body_digest, encode_mark
+from flowagg_stack.services import Stack
+
+from tests.conftest import PARTITIONS, Place
+
+_hours = itertools.count(10**15 + int(time.time() * 1000))
+NAME = "Idempotency-Key"
+
+
+@pytest.fixture
+def hour() -> int:
+    """An hour that nobody else uses."""
+    return next(_hours)
+
+
+@pytest.fixture
+def key() -> str:
+    """A key that nobody else uses."""
+    return str(uuid.uuid4())
+
+
+@pytest.fixture
+def own_system(request: pytest.FixtureRequest) -> None:
+    """For tests that need a system with a setting or a log of their own."""
+    if request.config.getoption("--base-url") is not None:
+        pytest.skip("not against --base-url: this test starts a system of its own")
+
+
+def batch(hour: int, count: int = 1) -> bytes:
+    flows = [
+        {"src_app": f"app-{n % 40}", "dest_app": "b", "vpc_id": "v", "hour": hour, "bytes_tx": n, "bytes_rx": 1}
+        for n in range(1, count + 1)
+    ]
+    return json.dumps(flows).encode()
+
+
+def post(client: httpx.Client, raw: bytes, *keys: str) -> httpx.Response:
+    headers = [("Content-Type", "application/json"), *((NAME, key) for key in keys)]
+    return client.post("/flows", content=raw, headers=headers)
+
+
+def rows(client: httpx.Client, hour: int) -> Any:
+    reply = client.get("/flows", params={"hour": hour})
+    assert (reply.status_code, reply.headers["flowagg-fresh"]) == (200, "true")
+    return reply.json()
+
+
+def sums(client: httpx.Client, hour: int) -> tuple[int, int]:
+    found = rows(client, hour)
+    return sum(row["bytes_tx"] for row in found), sum(row["bytes_rx"] for row in found)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["", "k" * 129, "tab\tinside", "del\x7f", b"caf\xc3\xa9", b"caf\xe9"],
+    ids=["empty", "too long", "a tab", "a control character", "UTF-8", "Latin-1"],
+)
+def test_a_key_that_is_not_1_to_128_printable_ascii_characters(
+    client: httpx.Client, hour: int, bad: str | bytes
+) -> None:
+    headers = [("Content-Type", "application/json"), (NAME, bad)]
+    reply = client.post("/flows", content=batch(hour), headers=headers)  # type: ignore[arg-type]
+    assert reply.status_code == 400
+    assert rows(client, hour) == []
+
+
+def test_the_problem_of_a_bad_key_says_what_a_key_is(client: httpx.Client, hour: int) -> None:
+    reply = post(client, batch(hour), "k" * 129)
+    assert (reply.status_code, reply.headers["content-type"]) == (400, "application/problem+json")
+    assert "1 to 128 printable ASCII" in reply.json()["detail"]
+
+
+def test_a_key_given_twice(client: httpx.Client, hour: int, key: str) -> None:
+    for keys in [(key, key), (key, key + "x")]:
+        reply = post(client, batch(hour), *keys)
+        assert (reply.status_code, reply.headers["content-type"]) == (400, "application/problem+json")
+    assert rows(client, hour) == []
+
+
+@pytest.mark.parametrize("template", ["{}", '"{}"', "{} a, b; c:d", "{:~<128}"])
+def test_any_printable_key_is_taken(client: httpx.Client, hour: int, key: str, template: str) -> None:
+    reply = post(client, batch(hour, 3), template.format(key))
+    assert (reply.status_code, reply.json()["accepted"]) == (200, 3)
+    assert sums(client, hour) == (6, 3)
+
+
+def test_the_same_key_with_another_body_is_refused_and_counts_nothing(
+    client: httpx.Client, hour: int, key: str
+) -> None:
+    assert post(client, batch(hour, 2), key).status_code == 200
+    for other in (batch(hour, 3), batch(hour, 2) + b" ", b"[]"):
+        reply = post(client, other, key)
+        assert (reply.status_code, reply.headers["content-type"]) == (422, "application/problem+json")
+        assert "Nothing was kept" in reply.json()["detail"]
+    assert sums(client, hour) == (3, 2)
+
+
+def test_a_refused_body_does_not_use_its_key_up(client: httpx.Client, hour: int, key: str) -> None:
+    assert post(client, b"[1]", key).status_code == 400
+    assert post(client, batch(hour), key).status_code == 200
+    assert sums(client, hour) == (1, 1)
+
+
+def test_an_empty_array_with_a_key(client: httpx.Client, key: str) -> None:
+    for _ in range(2):
+        reply = post(client, b"[]", key)
+        assert (reply.status_code, reply.json()["accepted"]) == (200, 0)
+
+
+def test_a_repeat_is_answered_as_the_first_time(client: httpx.Client, hour: int, key: str) -> None:
+    replies = [post(client, batch(hour, 5), key) for _ in range(2)]
+    assert [(reply.status_code, reply.json()["accepted"]) for reply in replies] == [(200, 5)] * 2
+    assert all(reply.json()["position"] for reply in replies)
+
+
+def test_the_same_body_with_another_key_counts_again(client: httpx.Client, hour: int, key: str) -> None:
+    for number in range(2):
+        assert post(client, batch(hour, 2), f"{key}-{number}").status_code == 200
+    assert post(client, batch(hour, 2)).status_code == 200
+    assert sums(client, hour) == (9, 6)
+
+
+def test_a_topic_with_too_few_partitions_takes_no_key_and_the_problem_names_the_setting(
+    own_system: None, start_stack: Callable[..., Stack], hour: int, key: str
+) -> None:
+    stack = start_stack(consumers=1, FLOWAGG_KEYED_PARTITIONS=str(PARTITIONS + 1))
+    with httpx.Client(base_url=stack.writer.url, timeout=30) as writer:
+        reply = post(writer, batch(hour, 2), key)
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+        assert "Nothing was kept" in reply.json()["detail"]
+        assert "FLOWAGG_KEYED_PARTITIONS=7" in reply.json()["detail"]
+        assert writer.get("/readyz").status_code == 200
+        assert post(writer, batch(hour)).status_code == 200
+    with httpx.Client(base_url=stack.reader.url, timeout=30) as reader:
+        assert sums(reader, hour) == (1, 1)
+
+
+@pytest.mark.parametrize("count", [1, 100, 5000])
+def test_a_repeat_counts_once(client: httpx.Client, hour: int, key: str, count: int) -> None:
+    expected = (count * (count + 1) // 2, count)
+    for _ in range(3):
+        assert post(client, batch(hour, count), key).status_code == 200
+        assert sums(client, hour) == expected
+
+
+def test_a_repeat_counts_once_while_the_first_is_still_under_way(client: httpx.Client, hour: int, key: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda _: post(client, batch(hour, 5000), key), range(8)))
+    assert [reply.status_code for reply in replies] == [200] * 8
+    assert sums(client, hour) == (5000 * 5001 // 2, 5000)
+
+
+@pytest.mark.parametrize("kept", [range(40), range(60, 100), range(0, 100, 3), [99], [0]], ids=str)
+def test_a_repeat_counts_once_after_a_part_of_the_batch(
+    own_system: None,
+    start_stack: Callable[..., Stack],
+    place: Place,
+    hour: int,
+    key: str,
+    kept: range | list[int],
+) -> None:
+    stack = start_stack(consumers=1)
+    raw = batch(hour, 100)
+    flows = json.loads(raw)
+    producer = Producer(
+        {"bootstrap.servers": place.environment["FLOWAGG_KAFKA_BOOTSTRAP_SERVERS"], "partitioner": "murmur2_random"}
+    )
+    assert PARTITIONS == 6  # so that the partitioner's choice is the writer's for keyed records
+    for index in kept:
+        one = flows[index]
+        producer.produce(
+            place.topic,
+            encode_value(one["bytes_tx"], one["bytes_rx"]),
+            encode_key(one["src_app"], one["dest_app"], one["vpc_id"], one["hour"]),
+            headers=encode_mark(Mark(key, body_digest(raw), index)),  # type: ignore[arg-type]
+        )
+    assert producer.flush(30) == 0
+    for _ in range(2):
+        with httpx.Client(base_url=stack.writer.url, timeout=30) as writer:
+            assert post(writer, raw, key).status_code == 200
+        with httpx.Client(base_url=stack.reader.url, timeout=30) as reader:
+            assert sums(reader, hour) == (5050, 100)

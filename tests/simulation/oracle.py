@@ -1,0 +1,116 @@
+"""What must be stored, worked out anew from the log by the plainest code: the independent oracle."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowagg.view import Meta, hours_key, meta_key, totals_key
+
+from tests.simulation.kafka_model import Entry, Topic
+from tests.simulation.redis_model import Data
+
+MAX = 2**53 - 1
+
+
+@dataclass(slots=True)
+class State:
+    """A partition's totals, hours and marks at a position."""
+
+    totals: dict[tuple[int, bytes], tuple[int, int]] = field(default_factory=dict)
+    hours: dict[int, int] = field(default_factory=dict)
+    marks: dict[str, tuple[str, set[int], int]] = field(default_factory=dict)
+    time: int = -1
+    dead: set[int] = field(default_factory=set)
+
+
+def fold(entries: Sequence[Entry], start: int, stop: int, lost: Sequence[tuple[int, int]], window: int) -> State:
+    """The state at stop of a view that began at start and lacks the lost ranges."""
+    state = State()
+    for offset in range(start, stop):
+        entry = entries[offset]
+        if entry.state == "committed" and not any(low <= offset < high for low, high in lost):
+            _count(state, offset, entry, window)
+    return state
+
+
+def _count(state: State, offset: int, entry: Entry, window: int) -> None:
+    if entry.headers:
+        named = dict(entry.headers)
+        if set(named) != {"flowagg-idempotency-key", "flowagg-body-digest", "flowagg-index"}:
+            state.dead.add(offset)
+            return
+        key, digest, index = (bytes(named[name] or b"").decode() for name in sorted(named, key=_order))  # type: ignore[arg-type]
+        state.time = max(state.time, entry.time)
+        newest = state.time * 4 // window
+        state.marks = {k: mark for k, mark in state.marks.items() if mark[2] >= newest - 4}
+        known = state.marks.setdefault(key, (digest, set(), newest))
+        if known[0] != digest:
+            state.dead.add(offset)
+            return
+        if int(index) in known[1]:
+            return
+        known[1].add(int(index))
+    flow = parse(entry)
+    if flow is None:
+        state.dead.add(offset)
+        return
+    field_, hour, tx, rx = flow
+    old = state.totals.get((hour, field_), (0, 0))
+    state.totals[hour, field_] = (old[0] + tx, old[1] + rx)
+    state.hours[hour] = offset + 1
+
+
+def _order(name: str) -> int:
+    return ["flowagg-idempotency-key", "flowagg-body-digest", "flowagg-index"].index(name)
+
+
+def parse(entry: Entry) -> tuple[bytes, int, int, int] | None:
+    """A record as (field, hour, bytes_tx, bytes_rx); None where it is no flow."""
+    try:
+        key, value = json.loads(entry.key or b""), json.loads(entry.value or b"")
+        src, dest, vpc, hour = key
+        numbers = [hour, value["bytes_tx"], value["bytes_rx"]]
+    except (ValueError, TypeError, KeyError):
+        return None
+    names_well = all(isinstance(name, str) and 0 < len(name) <= 256 for name in (src, dest, vpc))
+    if not names_well or not all(type(number) is int and 0 <= number <= MAX for number in numbers):
+        return None
+    field_ = json.dumps([src, dest, vpc], ensure_ascii=False, separators=(",", ":")).encode()
+    return field_, hour, numbers[1], numbers[2]
+
+
+def stored(data: Data, view: str, number: int, meta: Meta) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """The totals and hours of a partition in Redis."""
+    hours = {int(h): int(p) for h, p in data.get(hours_key(view, number, meta.incarnation), {}).items()}
+    totals = {}
+    for hour in hours:
+        for field_, value in data.get(totals_key(view, number, meta.incarnation, hour), {}).items():
+            tx, rx = value.split()
+            totals[hour, field_] = (int(tx), int(rx))
+    return totals, hours
+
+
+def differences(data: Data, view: str, number: int, meta: Meta, topics: Mapping[str, Topic], window: int) -> str | None:
+    """Why what is stored of a partition is not the fold of its log; None where it is.
+
+    A log that was truncated has several histories; what is stored may be of an older one (its
+    consumer stops then), but never of a mixture.
+    """
+    log = topics[meta.topic_id].logs[number]
+    lost = [tuple(map(int, part.split("-"))) for part in meta.lost.split(",")] if meta.lost else []
+    found = stored(data, view, number, meta)
+    first = None
+    for entries in (log.entries, *reversed(log.versions)):
+        if meta.position > len(entries):
+            continue
+        state = fold(entries, meta.start, meta.position, lost, window)  # type: ignore[arg-type] # pairs
+        if found == (state.totals, state.hours):
+            return None
+        first = first or state
+    if first is None:
+        return f"partition {number}: position {meta.position} is past the log's end {log.end}"
+    return (
+        f"partition {number} at position {meta.position} ({meta_key(view, number)}):\n"
+        f"  stored {sorted(found[0].items())} {found[1]}\n  true   {sorted(first.totals.items())} {first.hours}"
+    )

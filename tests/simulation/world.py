@@ -1,0 +1,636 @@
+"""One seed: real cores on modelled Kafka, Redis and processes, in virtual time on one thread."""
+
+import json
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowagg.position import Position
+from flowagg.view import decode_meta, meta_key, totals_key
+from flowagg_consumer import effects as fx
+from flowagg_consumer.core import Config, Core
+from flowagg_consumer.marks import Window
+from flowagg_consumer.partition import DeadLetter, StopReason
+from flowagg_reader import core as reader_core
+from flowagg_reader.query import Consistency, Query
+from flowagg_writer.batch import Acknowledgements, KnownKeys, plan
+
+from tests.simulation import oracle
+from tests.simulation.kafka_model import Broker, Member
+from tests.simulation.redis_model import Connection, Node, Redis
+
+VIEW = "v"
+WINDOW_MS = 4000
+HOURS = 3
+_TRACE_LINES = 400
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A guard that is switched off. core, member: changes to what is simulated; empty for none."""
+
+    name: str = ""
+    core: Callable[[Core], None] | None = None
+    member: Callable[[Member, Broker], None] | None = None
+
+
+@dataclass(slots=True)
+class Post:
+    """What a client knows of one POST."""
+
+    number: int
+    body: bytes
+    key: str | None
+    flows: int
+    first_time: int
+    acknowledged: dict[int, int] | None = None  # partition -> next offset
+    topic_id: str = ""
+    tries: int = 0
+    last_time: int = 0
+
+
+class Process:
+    """A consumer process: a core, its connection to Redis, its place in the group."""
+
+    def __init__(self, world: "World", name: str) -> None:
+        self.world = world
+        self.name = name
+        self.starts = 0
+        self.paused_until = 0.0
+        self.member = Member(world.broker, world.rng)
+        self.connection = Connection(world.redis, world.rng)
+        self.start()
+
+    def start(self) -> None:
+        """Start, or start again after a crash: nothing is left in memory."""
+        world = self.world
+        self.starts += 1
+        if self.starts > 1:
+            self.connection.disconnect()
+            world.broker.members.remove(self.member)
+        self.member = Member(world.broker, world.rng)
+        if world.mutation.member is not None:
+            world.mutation.member(self.member, world.broker)
+        world.broker.members.append(self.member)
+        self.connection = Connection(world.redis, world.rng)
+        config = Config(
+            idle_seconds=0.1,
+            max_in_flight=2,
+            reread_seconds=0.5,
+            commit_seconds=1.0,
+            retry_seconds=0.1,
+            cache_bytes=world.cache_bytes,
+            window=Window(WINDOW_MS),
+        )
+        self.core = Core(config, f"{self.name}.{self.starts}", lambda: world.now, world.new_id, self._say)
+        if world.mutation.core is not None:
+            world.mutation.core(self.core)
+        self._steps = self.core.run()
+        self._answer: Any = None
+        self._error: Exception | None = None
+
+    def step(self) -> None:
+        """Carry out one effect."""
+        effect = self._steps.send(self._answer) if self._error is None else self._steps.throw(self._error)
+        self._answer, self._error = None, None
+        try:
+            self._answer = self._carry_out(effect)
+        except (fx.StoreAway, fx.LogAway) as error:
+            self._error = error
+        self.world.trace(self.name, effect, self._answer if self._error is None else self._error)
+
+    def _carry_out(self, effect: fx.Effect) -> Any:
+        world = self.world
+        match effect:
+            case fx.Fetch():
+                fetched = self.member.fetch(world.batch)
+                world.now += 0.002 if fetched.records else 0.02
+                return fetched
+            case fx.Send():
+                return self.connection.send(effect.command)
+            case fx.Receive():
+                return self.connection.receive()
+            case fx.Disconnect():
+                return self.connection.disconnect()
+            case fx.StartDescribe():
+                return None if world.broker.away else world.broker.topic.topic_id
+            case fx.AwaitTopic():
+                if effect.ticket is None or world.broker.away:
+                    raise fx.LogAway("away")
+                return effect.ticket if world.rng.random() < 0.5 else world.broker.topic.topic_id
+            case fx.Restart():
+                return self.member.restart(effect.partition, effect.start)
+            case fx.Pause():
+                return self.member.pause(effect.partition)
+            case fx.Watermarks():
+                if world.broker.away:
+                    raise fx.LogAway("away")
+                logs = world.broker.topic.logs
+                return {n: fx.Bounds(logs[n].low, logs[n].end, logs[n].epoch) for n in effect.partitions}
+            case fx.Commit():
+                self.member.commit_fails = world.rng.random() < 0.1
+                if not self.member.commit_fails:
+                    world.broker.committed |= effect.positions
+                return None
+            case fx.SendDeadLetters():
+                return world.take_dead_letters(effect)
+
+    def _say(self, event: str, fields: Mapping[str, object]) -> None:
+        self.world.trace(self.name, event, fields)
+
+
+@dataclass(slots=True)
+class Reading:
+    """A GET under way: what its answer must hold when it says fresh."""
+
+    steps: Iterator[Any]
+    must: dict[int, int]
+    topic_id: str
+    hour: int
+    answer: Any = None
+    error: Exception | None = None
+    parts: dict[int, reader_core.PartitionHour] = field(default_factory=dict)
+
+
+class World:
+    """Everything, and the invariants. `run` raises Violation; `lines` is the trace."""
+
+    def __init__(self, seed: int, mutation: Mutation | None = None) -> None:
+        self.seed = seed
+        self.mutation = mutation or Mutation()
+        self.rng = rng = random.Random(seed)
+        self.now = 0.0
+        self.steps = 0
+        self.lines: deque[tuple[int, str, object, object]] = deque(maxlen=_TRACE_LINES)
+        self.batch = rng.choice([1, 2, 5, 20])
+        self.cache_bytes = rng.choice([0, 2000, 10**6, 10**6])
+        self._ids = 0
+        partitions = rng.randint(1, 3)
+        self.keyed_partitions = partitions
+        self.broker = Broker(rng, partitions)
+        self.redis = Redis(VIEW, rng)
+        self.redis.on_write = self._check_write
+        self.old_nodes: list[Node] = []
+        self.posts: list[Post] = []
+        self.known = [KnownKeys(100) for _ in range(2)]
+        self.dead: set[tuple[str, int, int]] = set()
+        self.dead_letters_down = False
+        self.truncated = False
+        self.transactions: set[int] = set()
+        self.readings: list[Reading] = []
+        self.processes = [Process(self, f"consumer-{n}") for n in range(rng.randint(1, 3))]
+        self.broker.rebalance(process.member for process in self.processes)
+
+    def new_id(self) -> str:
+        """An identifier never given before."""
+        self._ids += 1
+        return f"id{self._ids}"
+
+    def trace(self, who: str, what: object, outcome: object = None) -> None:
+        """Remember a step, for a failing seed's trace."""
+        self.lines.append((self.steps, who, what, outcome))
+
+    def run(self, steps: int) -> None:
+        """Draw and take steps; then let everything heal and settle, and compare with the oracle."""
+        actions = self._actions()
+        names, weights = [name for name, _, _ in actions], [weight for _, weight, _ in actions]
+        calls = {name: call for name, _, call in actions}
+        for self.steps in range(steps):
+            self.now += 0.001
+            name = self.rng.choices(names, weights)[0]
+            calls[name]()
+        self._settle()
+
+    # Actions -----------------------------------------------------------------------------------
+
+    def _actions(self) -> list[tuple[str, float, Callable[[], None]]]:
+        rare = self.rng.choice([0.0, 0.0, 1.0])  # faults after which a partition may rightly stop
+        return [
+            ("consumer", 100, self._step_consumer),
+            ("post", 8, self._post),
+            ("retry", 3, self._retry),
+            ("foreign", 2, self._foreign),
+            ("transaction", 2, self._transaction),
+            ("read", 5, self._start_read),
+            ("reader", 20, self._step_reader),
+            ("replicate", 6, self._replicate),
+            ("late", 3, self.redis.execute_late),
+            ("server", 8, self._serve),
+            ("lose reply", 2, self._lose_reply),
+            ("crash", 0.7, self._crash),
+            ("pause", 1.0, self._pause),
+            ("rebalance", 1.0, self._rebalance),
+            ("fail over", 0.6, self._fail_over),
+            ("save", 0.4, self.redis.save),
+            ("restore", 0.15, self._restore),
+            ("full", 0.4, self._full),
+            ("redis away", 0.4, self._redis_away),
+            ("kafka away", 0.4, self._kafka_away),
+            ("dead letters down", 0.4, self._dead_letters_down),
+            ("new epoch", 0.5, self._new_epoch),
+            ("time", 0.3, self._time),
+            ("grow", 0.15, self._grow),
+            ("retention", 0.15 * rare, self._retention),
+            ("recreate", 0.1 * rare, self._recreate),
+            ("truncate", 0.2 * rare, self._truncate),
+        ]
+
+    def _serve(self) -> None:
+        self._any().connection.execute_one()
+
+    def _any(self) -> Process:
+        return self.rng.choice(self.processes)
+
+    def _step_consumer(self) -> None:
+        process = self._any()
+        if process.paused_until <= self.now:
+            process.step()
+
+    def _post(self) -> None:
+        rng, number = self.rng, len(self.posts)
+        count = rng.randint(1, 4)
+        flows = [
+            {
+                "src_app": f"a{rng.randint(0, 2)}",
+                "dest_app": f"post-{number}" if rng.random() < 0.5 else "b",
+                "vpc_id": "v",
+                "hour": rng.randrange(HOURS),
+                "bytes_tx": rng.randint(0, 9),
+                "bytes_rx": rng.randint(0, 9),
+            }
+            for _ in range(count)
+        ]
+        key = f"key-{number}" if rng.random() < 0.5 else None
+        if key is not None and self.posts and rng.random() < 0.1:
+            key = self.posts[-1].key  # the same key with another body
+        post = Post(number, json.dumps(flows).encode(), key, count, self.broker.time)
+        self.posts.append(post)
+        self._send(post)
+
+    def _retry(self) -> None:
+        keyed = [post for post in self.posts if post.key is not None]
+        if keyed:
+            self._send(self.rng.choice(keyed[-6:]))
+
+    def _send(self, post: Post) -> None:
+        """One try through one of two writers; the batch may stop in the middle, the reply may be lost."""
+        rng, broker = self.rng, self.broker
+        if broker.away:
+            return
+        post.tries += 1
+        known = rng.choice(self.known)
+        batch = plan(post.body, post.key, self.keyed_partitions)
+        acknowledgements = Acknowledgements(len(batch.flows), lambda: None)
+        stop_at = rng.randrange(post.flows + 1) if rng.random() < 0.15 else None
+        produced = 0
+
+        def produce(_: str, value: bytes, key: bytes, partition: int, report: Any, *rest: Any) -> None:
+            nonlocal produced
+            if produced == stop_at:
+                raise ConnectionError("broker lost")
+            produced += 1
+            headers = rest[2] if rest else None
+            number = rng.randrange(len(broker.topic.logs)) if partition < 0 else partition
+            broker.time += rng.randint(0, 20)
+            report(None, _Report(number, broker.append(number, key, value, headers)))
+
+        try:
+            batch.check(known)
+            for _ in batch.hand_over(produce, "flows", acknowledgements, known):
+                pass
+        except Exception as error:
+            post.last_time = broker.time
+            self.trace("writer", f"post {post.number}", error)
+            return
+        post.last_time = broker.time
+        lost = rng.random() < 0.1
+        if acknowledgements.complete and acknowledgements.error is None and not lost:
+            post.acknowledged, post.topic_id = dict(acknowledgements.next_offsets), broker.topic.topic_id
+        self.trace(
+            "writer",
+            f"post {post.number} key {post.key}",
+            (dict(acknowledgements.next_offsets), "lost" if lost else "ok"),
+        )
+
+    def _foreign(self) -> None:
+        rng = self.rng
+        number = rng.randrange(len(self.broker.topic.logs))
+        key = rng.choice([b'[ "a0","b", "v" ,1]', b'["a0","\\u0062","v",1]', b"nonsense", None, b'["a","b","v",-1]'])
+        value = rng.choice([b'{"bytes_tx":1,\n"bytes_rx":2}', b'{"bytes_rx":2,"bytes_tx":1,"x":[]}', b"x", None])
+        headers = [("flowagg-index", b"1")] if rng.random() < 0.1 else None
+        self.broker.append(number, key, value, headers)
+
+    def _transaction(self) -> None:
+        rng = self.rng
+        number = rng.randrange(len(self.broker.topic.logs))
+        if number in self.transactions:
+            self.broker.end_transaction(number, commit=rng.random() < 0.5)
+            self.transactions.discard(number)
+        else:
+            for _ in range(rng.randint(1, 3)):
+                self.broker.append(number, b'["a0","b","v",1]', b'{"bytes_tx":1,"bytes_rx":1}', None, "open")
+            self.transactions.add(number)
+
+    def _replicate(self) -> None:
+        self.redis.replicate(self.rng.randint(1, 6))
+
+    def _lose_reply(self) -> None:
+        self._any().connection.lose_next_reply = True
+
+    def _crash(self) -> None:
+        process = self._any()
+        self.trace(process.name, "crash")
+        process.start()
+        self._rebalance()
+
+    def _pause(self) -> None:
+        process = self._any()
+        process.paused_until = self.now + self.rng.uniform(0.01, 1.0)
+        self.trace(process.name, "pause")
+        if self.rng.random() < 0.7:  # its session ends: others take over, it does not know
+            self.broker.rebalance(p.member for p in self.processes if p is not process)
+
+    def _rebalance(self) -> None:
+        sharing = [process.member for process in self.processes if process.paused_until <= self.now]
+        self.broker.rebalance(sharing or [self.processes[0].member])
+        self.trace("group", "rebalance", [sorted(process.member.told) for process in self.processes])
+
+    def _fail_over(self) -> None:
+        self.old_nodes.append(self.redis.master)
+        self.redis.fail_over(demoted_writes=self.rng.random() < 0.5)
+        self.trace("redis", "fail over")
+
+    def _restore(self) -> None:
+        self.old_nodes.append(self.redis.master)
+        self.redis.restore()
+        self.trace("redis", "restore")
+
+    def _full(self) -> None:
+        self.redis.master.full = not self.redis.master.full
+        self.trace("redis", f"full {self.redis.master.full}")
+
+    def _redis_away(self) -> None:
+        connection = self._any().connection
+        connection.away = not connection.away
+
+    def _kafka_away(self) -> None:
+        self.broker.away = not self.broker.away
+
+    def _dead_letters_down(self) -> None:
+        self.dead_letters_down = not self.dead_letters_down
+
+    def _new_epoch(self) -> None:
+        self.rng.choice(self.broker.topic.logs).epoch += 1
+
+    def _time(self) -> None:
+        self.broker.time += self.rng.randint(0, 3000)
+
+    def _grow(self) -> None:
+        if len(self.broker.topic.logs) < 5:
+            self.broker.topic.logs.append(type(self.broker.topic.logs[0])())
+            self._rebalance()
+
+    def _retention(self) -> None:
+        log = self.rng.choice(self.broker.topic.logs)
+        log.low = self.rng.randint(log.low, log.stable)
+        self.trace("kafka", "retention", log.low)
+
+    def _recreate(self) -> None:
+        self.broker.recreate()
+        self.transactions.clear()
+        self.trace("kafka", "recreate", self.broker.topic.topic_id)
+
+    def _truncate(self) -> None:
+        number = self.rng.randrange(len(self.broker.topic.logs))
+        self.broker.truncate(number, self.rng.randint(1, 4))
+        self.truncated = True
+        self.transactions.discard(number)
+        log = self.broker.topic.logs[number]
+        for entry in log.entries:
+            if entry.state == "open":
+                entry.state = "aborted"
+        # Acknowledged records are gone: Kafka's own loss, which no reader can be held to.
+        promises = [post.acknowledged for post in self.posts if post.topic_id == self.broker.topic.topic_id]
+        for promise in [*filter(None, promises), *(reading.must for reading in self.readings)]:
+            if number in promise:
+                promise[number] = min(promise[number], log.end)
+        self.trace("kafka", "truncate", (number, self.broker.topic.logs[number].end))
+
+    def take_dead_letters(self, effect: fx.SendDeadLetters) -> None:
+        """Raises LogAway, though some of the letters may have been taken."""
+        taken = list(effect.letters)
+        if self.dead_letters_down:
+            taken = taken[: self.rng.randint(0, len(taken))]
+        for letter in taken:
+            self._take(letter, effect)
+        if self.dead_letters_down:
+            raise fx.LogAway("dead letters down")
+
+    def _take(self, letter: DeadLetter, effect: fx.SendDeadLetters) -> None:
+        self.dead.add((effect.topic_id, effect.partition, letter.offset))
+
+    # Reads -------------------------------------------------------------------------------------
+
+    def _start_read(self) -> None:
+        must: dict[int, int] = {}
+        for post in self.posts:
+            if post.acknowledged is not None and post.topic_id == self.broker.topic.topic_id:
+                for number, offset in post.acknowledged.items():
+                    must[number] = max(offset, must.get(number, 0))
+        query = Query(self.rng.randrange(HOURS), self.rng.choice([Consistency.FRESH, Consistency.STRICT]), None)
+        steps = reader_core.answer(query, iter(lambda: self.now, None), 0.3)
+        self.readings.append(Reading(steps, must, self.broker.topic.topic_id, query.hour))
+
+    def _step_reader(self) -> None:
+        if not self.readings:
+            return
+        reading = self.rng.choice(self.readings)
+        try:
+            effect = reading.steps.send(reading.answer) if reading.error is None else reading.steps.throw(reading.error)  # type: ignore[attr-defined]
+        except StopIteration as end:
+            self.readings.remove(reading)
+            self._check_read(reading, end.value)
+            return
+        except reader_core.NotFresh:
+            self.readings.remove(reading)
+            return
+        reading.answer, reading.error = None, None
+        node = self.redis.master if self.rng.random() < 0.9 or not self.old_nodes else self.rng.choice(self.old_nodes)
+        match effect:
+            case reader_core.LookUpEnd():
+                if self.broker.away:
+                    reading.error = reader_core.LogAway("away")
+                else:
+                    if self.broker.topic.topic_id != reading.topic_id:
+                        reading.must = {}  # deleted since, with its records
+                    ends = {number: log.end for number, log in enumerate(self.broker.topic.logs)}
+                    reading.answer = Position(self.broker.topic.topic_id, ends)
+            case reader_core.ListPartitions():
+                reading.answer = {n for n in range(8) if meta_key(VIEW, n) in node.data}
+            case reader_core.ReadMetas():
+                reading.answer = {n: decode_meta(node.data.get(meta_key(VIEW, n), {})) for n in effect.partitions}
+            case reader_core.ReadHour():
+                reading.answer = {n: _read_hour(node, n, effect.hour) for n in effect.partitions}
+            case reader_core.Pause():
+                self.now += effect.seconds
+
+    def _check_read(self, reading: Reading, answer: reader_core.Answer) -> None:
+        self.trace("reader", f"hour {reading.hour}", answer.freshness)
+        if not answer.freshness.fresh:
+            return
+        for number, offset in reading.must.items():
+            part = answer.parts.get(number)
+            meta = None if part is None else part.meta
+            if meta is None or meta.topic_id != reading.topic_id or meta.position < offset:
+                raise Violation(
+                    f"a read says fresh and misses acknowledged records: partition {number} up to {offset}, read {meta}"
+                )
+
+    # Invariants --------------------------------------------------------------------------------
+
+    def _check_write(self, command: fx.Command) -> None:
+        if isinstance(command, fx.Apply):
+            self._check_partition(command.partition)
+
+    def _check_partition(self, number: int) -> None:
+        """What is stored at position P is the fold of the log from its start up to P."""
+        meta = decode_meta(self.redis.master.data[meta_key(VIEW, number)])
+        assert meta is not None
+        wrong = oracle.differences(self.redis.master.data, VIEW, number, meta, self.broker.topics, WINDOW_MS)
+        if wrong is not None:
+            raise Violation(wrong)
+
+    def _settle(self) -> None:
+        """Nothing more goes wrong: everything must be applied, or stopped for a reason that is true."""
+        self.broker.away = self.dead_letters_down = self.redis.master.full = False
+        for number in sorted(self.transactions):
+            self.broker.end_transaction(number, commit=True)
+        for process in self.processes:
+            process.paused_until = 0.0
+            process.connection.away = process.connection.lose_next_reply = False
+        while self.redis._late:
+            self.redis.execute_late()
+        # Connections to demoted masters are cut in the end, as Sentinel does.
+        for process in self.processes:
+            process.connection.cut()
+        self.broker.rebalance(process.member for process in self.processes)
+        for _ in range(6000):
+            if self._settled():
+                break
+            self.now += 0.01
+            self._any().step()
+        else:
+            raise Violation(f"not settled: {self._explain()}")
+        self._check_end()
+
+    def _settled(self) -> bool:
+        owners = [(process, process.core) for process in self.processes]
+        if any(core.loading or set(process.member.fetching) != process.member.told for process, core in owners):
+            return False
+        for number, log in enumerate(self.broker.topic.logs):
+            core = next((core for process, core in owners if number in process.member.told), None)
+            if core is None:
+                return False
+            if number not in core.stopped:
+                meta = decode_meta(self.redis.master.data.get(meta_key(VIEW, number), {}))
+                here = meta is not None and (meta.topic_id, meta.position) == (self.broker.topic.topic_id, log.end)
+                if number not in core.running or not here:
+                    return False
+        return True
+
+    def _explain(self) -> str:
+        states = []
+        for process in self.processes:
+            core = process.core
+            states.append(
+                f"{process.name}: told {sorted(process.member.told)} fetching {process.member.fetching} running "
+                f"{ {n: p.position for n, p in core.running.items()} } loading {core.loading} stopped {core.stopped} "
+                f"trouble {core.trouble}"
+            )
+        ends = [(log.low, log.end) for log in self.broker.topic.logs]
+        return f"logs {ends}\n" + "\n".join(states)
+
+    def _check_end(self) -> None:
+        topic = self.broker.topic
+        whole = not self.truncated and len(self.broker.topics) == 1
+        totals: dict[Any, tuple[int, int]] = {}
+        for number, log in enumerate(topic.logs):
+            core = next(process.core for process in self.processes if number in process.member.told)
+            if number in core.stopped:
+                self._check_stop(core.stopped[number].reason)
+                whole = False
+                continue
+            self._check_partition(number)
+            meta = decode_meta(self.redis.master.data[meta_key(VIEW, number)])
+            assert meta is not None
+            if meta.lost is not None or meta.start > 0:
+                whole = False
+            lost = [tuple(map(int, part.split("-"))) for part in meta.lost.split(",")] if meta.lost else []
+            state = oracle.fold(log.entries, meta.start, log.end, lost, WINDOW_MS)  # type: ignore[arg-type] # pairs
+            missing = {o for o in state.dead if (meta.topic_id, number, o) not in self.dead}
+            if missing:
+                raise Violation(f"partition {number}: no dead letter for offsets {sorted(missing)}")
+            for key, (tx, rx) in oracle.stored(self.redis.master.data, VIEW, number, meta)[0].items():
+                old = totals.get(key, (0, 0))
+                totals[key] = (old[0] + tx, old[1] + rx)
+        if whole:
+            self._check_clients(totals)
+
+    def _check_stop(self, reason: StopReason) -> None:
+        true = {
+            StopReason.TOPIC_CHANGED: len(self.broker.topics) > 1,
+            StopReason.LOG_TRUNCATED: self.truncated,
+            StopReason.POSITION_BEYOND_LOG: self.truncated or len(self.broker.topics) > 1,
+            StopReason.DAMAGED_VIEW: False,
+        }
+        if not true[reason]:
+            raise Violation(f"a partition is stopped by {reason}, which has not happened")
+
+    def _check_clients(self, totals: dict[Any, tuple[int, int]]) -> None:
+        """What clients know: an acknowledged POST counts once, a keyed one also if it was sent many times."""
+        reused = {post.key for post in self.posts if sum(other.key == post.key for other in self.posts) > 1}
+        for post in self.posts:
+            name = f"post-{post.number}"
+            late = post.key is not None and post.last_time - post.first_time >= WINDOW_MS
+            if post.acknowledged is None or late or (post.key is not None and post.key in reused):
+                continue
+            expected: dict[Any, tuple[int, int]] = {}
+            for flow in json.loads(post.body):
+                if flow["dest_app"] == name:
+                    field_ = json.dumps([flow["src_app"], name, "v"], separators=(",", ":")).encode()
+                    old = expected.get((flow["hour"], field_), (0, 0))
+                    expected[flow["hour"], field_] = (old[0] + flow["bytes_tx"], old[1] + flow["bytes_rx"])
+            for key, counts in expected.items():
+                if totals.get(key) != counts:
+                    raise Violation(
+                        f"POST {post.number} (key {post.key}) counts {totals.get(key)}, not {counts}, in {key}"
+                    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    number: int
+    at: int
+
+    def partition(self) -> int | None:
+        return self.number
+
+    def offset(self) -> int | None:
+        return self.at
+
+
+def _read_hour(node: Node, number: int, hour: int) -> reader_core.PartitionHour:
+    meta = decode_meta(node.data.get(meta_key(VIEW, number), {}))
+    totals = {} if meta is None else node.data.get(totals_key(VIEW, number, meta.incarnation, hour), {})
+    return reader_core.PartitionHour(meta, dict(totals))
+
+
+def readable(world: World) -> str:
+    """The end of a world's trace as text."""
+    return "\n".join(f"{step:>6} {who:<12} {what}  ->  {outcome}" for step, who, what, outcome in world.lines)

@@ -1,0 +1,31 @@
+"""murmur2 is Kafka's, bit for bit."""
+
+import pytest
+from flowagg_writer.murmur2 import CACHED_KEYS, murmur2, partition_of
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"21", -973932308),
+        (b"foobar", -790332482),
+        (b"a-little-bit-long-string", -985981536),
+        (b"a-little-bit-longer-string", -1486304829),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+        (b"abc", 479470107),
+    ],
+)
+def test_the_hash_is_the_one_of_kafkas_own_tests(data: bytes, expected: int) -> None:
+    assert murmur2(data) == expected
+
+
+@pytest.mark.parametrize("partitions", [1, 6, 7, 1000])
+def test_a_negative_hash_loses_its_sign_bit_as_in_java(partitions: int) -> None:
+    assert partition_of(b"21", partitions) == (-973932308 & 0x7FFFFFFF) % partitions
+    assert partition_of(b"abc", partitions) == 479470107 % partitions
+
+
+def test_the_memory_of_hashes_is_bounded() -> None:
+    for number in range(CACHED_KEYS + 10):
+        murmur2(b"%d" % number)
+    assert murmur2.cache_info().currsize == CACHED_KEYS
