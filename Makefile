@@ -45,6 +45,11 @@ test-unit: .venv/.synced ## Run the unit tests alone: seconds, nothing to instal
 sim: .venv/.synced ## Simulate seeds of faults in virtual time (SEEDS=500, SEED=k replays one, STEPS=400)
 	@$(PYTHON) -m tests.simulation --seeds $(SEEDS) --steps $(STEPS) $(if $(SEED),--seed $(SEED))
 
+.PHONY: mutations
+mutations: .venv/.synced ## Switch off one guard at a time and say which seed or test notices
+	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) -m tests.simulation.mutations
+
 .PHONY: check
 check: .venv/.synced ## Format, lint, types, import contracts, lock and docs drift
 	@.venv/bin/ruff format --check --quiet . || { echo "make format mends the formatting"; exit 1; }

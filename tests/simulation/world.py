@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowagg.flow import InvalidFlow
 from flowagg.position import Position
 from flowagg.view import decode_meta, meta_key, totals_key
 from flowagg_consumer import effects as fx
@@ -29,15 +30,6 @@ _TRACE_LINES = 400
 
 class Violation(AssertionError):
     """An invariant does not hold."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mutation:
-    """A guard that is switched off. core, member: changes to what is simulated; empty for none."""
-
-    name: str = ""
-    core: Callable[[Core], None] | None = None
-    member: Callable[[Member, Broker], None] | None = None
 
 
 @dataclass(slots=True)
@@ -75,8 +67,6 @@ class Process:
             self.connection.disconnect()
             world.broker.members.remove(self.member)
         self.member = Member(world.broker, world.rng)
-        if world.mutation.member is not None:
-            world.mutation.member(self.member, world.broker)
         world.broker.members.append(self.member)
         self.connection = Connection(world.redis, world.rng)
         config = Config(
@@ -89,8 +79,6 @@ class Process:
             window=Window(WINDOW_MS),
         )
         self.core = Core(config, f"{self.name}.{self.starts}", lambda: world.now, world.new_id, self._say)
-        if world.mutation.core is not None:
-            world.mutation.core(self.core)
         self._steps = self.core.run()
         self._answer: Any = None
         self._error: Exception | None = None
@@ -161,9 +149,8 @@ class Reading:
 class World:
     """Everything, and the invariants. `run` raises Violation; `lines` is the trace."""
 
-    def __init__(self, seed: int, mutation: Mutation | None = None) -> None:
+    def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.mutation = mutation or Mutation()
         self.rng = rng = random.Random(seed)
         self.now = 0.0
         self.steps = 0
@@ -269,9 +256,26 @@ class World:
         key = f"key-{number}" if rng.random() < 0.5 else None
         if key is not None and self.posts and rng.random() < 0.1:
             key = self.posts[-1].key  # the same key with another body
+        if rng.random() < 0.1:
+            flows[-1]["bytes_tx"] = -1
+            self._refuse(json.dumps(flows).encode())
+            return
         post = Post(number, json.dumps(flows).encode(), key, count, self.broker.time)
         self.posts.append(post)
         self._send(post)
+
+    def _refuse(self, body: bytes) -> None:
+        """A batch with a bad flow: nothing of it may reach the log."""
+        try:
+            batch = plan(body, None, self.keyed_partitions)
+        except InvalidFlow:
+            return
+        for _ in batch.hand_over(self._never, "flows", Acknowledgements(0, lambda: None), self.known[0]):
+            pass
+
+    @staticmethod
+    def _never(*_: object) -> None:
+        raise Violation("a batch with a bad flow reached the log")
 
     def _retry(self) -> None:
         keyed = [post for post in self.posts if post.key is not None]
@@ -324,7 +328,12 @@ class World:
         key = rng.choice([b'[ "a0","b", "v" ,1]', b'["a0","\\u0062","v",1]', b"nonsense", None, b'["a","b","v",-1]'])
         value = rng.choice([b'{"bytes_tx":1,\n"bytes_rx":2}', b'{"bytes_rx":2,"bytes_tx":1,"x":[]}', b"x", None])
         headers = [("flowagg-index", b"1")] if rng.random() < 0.1 else None
-        self.broker.append(number, key, value, headers)
+        one = b'{"bytes_tx":1,"bytes_rx":2}'
+        values: list[bytes | None] = rng.choice(
+            [[value], [value], [one + one, b""], [b'{"bytes_tx":1,', b'"bytes_rx":2}', one + one, one]]
+        )
+        for each in values:
+            self.broker.append(number, key, each, headers)
 
     def _transaction(self) -> None:
         rng = self.rng

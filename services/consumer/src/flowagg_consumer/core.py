@@ -112,7 +112,8 @@ class Core:
         self._pending: deque[_Pending] = deque()
         self._refetched: set[int] = set()
         self._committed: dict[int, int] = {}
-        self._next_reread = self._next_commit = clock()
+        self._next_reread = clock() + config.reread_seconds
+        self._next_commit = clock() + config.commit_seconds
 
     def run(self) -> Steps[None]:
         """Work until `stopping` is set; then wait for what is in flight, and commit."""

@@ -1,0 +1,171 @@
+"""The core, effect by effect: scripted answers in, effects out."""
+
+from typing import Any
+
+import pytest
+from flowagg.flow import encode_key, encode_value
+from flowagg.view import Meta
+from flowagg_consumer import effects as fx
+from flowagg_consumer.core import Config, Core
+from flowagg_consumer.marks import Window
+from flowagg_consumer.partition import StopReason
+from flowagg_consumer.records import Records
+
+KEY = encode_key("foo", "bar", "vpc-0", 1)
+META = Meta(0, "t", -1, 0, False, "i")
+
+
+class Driven:
+    """A core and its effects; answers are given one by one."""
+
+    def __init__(self, max_in_flight: int = 2) -> None:
+        self.now = 0.0
+        config = Config(0.1, max_in_flight, 1000.0, 1000.0, 0.5, 10**6, Window(86_400_000))
+        self.core = Core(config, "me", lambda: self.now, lambda: "i", lambda *_: None)
+        self._steps = self.core.run()
+        self.effect: fx.Effect = next(self._steps)
+
+    def expect(self, kind: type[Any], answer: Any = None) -> Any:
+        """The effect asked for now, which must be of a kind; it is answered, or an exception thrown."""
+        effect = self.effect
+        assert isinstance(effect, kind), effect
+        self.effect = self._steps.throw(answer) if isinstance(answer, Exception) else self._steps.send(answer)
+        return effect
+
+    def command(self, kind: type[Any]) -> Any:
+        """The command that is sent now."""
+        sent = self.expect(fx.Send)
+        assert isinstance(sent.command, kind), sent
+        return sent.command
+
+    def load(self, meta: Meta | None, *, begins: Meta | None = None) -> None:
+        """Answer a load of partition 0 up to its start."""
+        self.expect(fx.StartDescribe, "ticket")
+        self.command(fx.Load)
+        self.expect(fx.Receive, {0: meta})
+        self.expect(fx.AwaitTopic, "t")
+        if meta is None:
+            self.expect(fx.Watermarks, {0: fx.Bounds(0, 0, 0)})
+            self.command(fx.Begin)
+            self.expect(fx.Receive, begins)
+        self.expect(fx.Restart)
+
+    def run_partition(self, meta: Meta = META) -> None:
+        """Own partition 0."""
+        self.expect(fx.Fetch, fx.Fetched(assigned=[0]))
+        self.load(meta)
+
+    def fetch(self, first: int, count: int, **fetched: Any) -> None:
+        """Fetch records of KEY; the description of the topic is asked for."""
+        self.expect(fx.Fetch, fx.Fetched(records={0: [records(first, count)]}, **fetched))
+        self.expect(fx.StartDescribe, "ticket")
+
+
+def records(first: int, count: int) -> Records:
+    return Records(range(first, first + count), [KEY] * count, [encode_value(1, 2)] * count, 0)
+
+
+def test_a_partition_without_a_meta_begins_at_the_low_watermark() -> None:
+    driven = Driven()
+    driven.expect(fx.Fetch, fx.Fetched(assigned=[0]))
+    driven.load(None, begins=META)
+    assert list(driven.core.running) == [0]
+
+
+def test_the_topic_is_described_after_the_records_and_awaited_before_anything_is_sent() -> None:
+    driven = Driven()
+    driven.run_partition()
+    driven.fetch(0, 2)
+    driven.expect(fx.AwaitTopic, "t")
+    apply = driven.command(fx.Apply)
+    assert (apply.expected, apply.position, apply.writer) == (0, 2, "me")
+
+
+def test_a_topic_made_again_stops_the_partition_before_anything_is_sent() -> None:
+    driven = Driven()
+    driven.run_partition()
+    driven.fetch(0, 2)
+    driven.expect(fx.AwaitTopic, "another")
+    driven.expect(fx.Pause)
+    assert driven.core.stopped[0].reason is StopReason.TOPIC_CHANGED
+
+
+def test_two_batches_are_in_flight_and_the_third_waits_for_the_first() -> None:
+    driven = Driven()
+    driven.run_partition()
+    for first in (0, 2):
+        driven.fetch(first, 2)
+        driven.expect(fx.AwaitTopic, "t")
+        driven.command(fx.Apply)
+    driven.fetch(4, 2)
+    driven.expect(fx.AwaitTopic, "t")
+    driven.expect(fx.Receive, True)
+    assert driven.core.running[0].applied == 2
+    assert driven.command(fx.Apply).expected == 4
+
+
+@pytest.mark.parametrize(("writer", "kept"), [("me", 1), ("another", 0)])
+def test_after_a_lost_reply_memory_is_kept_only_if_this_writer_wrote_last(writer: str, kept: int) -> None:
+    driven = Driven()
+    driven.run_partition()
+    driven.fetch(0, 2)
+    driven.expect(fx.AwaitTopic, "t")
+    driven.command(fx.Apply)
+    driven.expect(fx.Fetch, fx.Fetched())
+    driven.expect(fx.Receive, fx.StoreAway("timeout"))
+    driven.expect(fx.Disconnect)
+    driven.expect(fx.Pause)
+    driven.now += 10
+    driven.expect(fx.Fetch, fx.Fetched())
+    driven.load(Meta(2, "t", 0, 0, False, "i", writer=writer))
+    assert driven.core.counts.loads["kept"] == kept
+    driven.fetch(2, 1)
+    if not kept:
+        driven.command(fx.ReadTotals)
+        driven.expect(fx.Receive, (2, "i", [b"2 4"]))
+    driven.expect(fx.AwaitTopic, "t")
+    (hour,) = driven.command(fx.Apply).hours
+    assert hour.pairs[1] == b"3 6"
+
+
+def test_memory_of_more_than_redis_holds_is_dropped_after_a_lost_reply() -> None:
+    driven = Driven()
+    driven.run_partition()
+    driven.fetch(0, 2)
+    driven.expect(fx.AwaitTopic, "t")
+    driven.command(fx.Apply)
+    driven.expect(fx.Fetch, fx.Fetched())
+    driven.expect(fx.Receive, fx.StoreAway("timeout"))
+    driven.expect(fx.Disconnect)
+    driven.expect(fx.Pause)
+    driven.now += 10
+    driven.expect(fx.Fetch, fx.Fetched())
+    driven.load(META)
+    assert driven.core.counts.loads["kept"] == 0
+    assert driven.core.running[0].position == 0
+
+
+def test_an_end_behind_a_gap_says_nothing_until_the_records_are_fetched_again() -> None:
+    driven = Driven()
+    driven.run_partition()
+    for _ in range(2):
+        driven.fetch(3, 1, ends={0: 5})
+        if isinstance(driven.effect, fx.Restart):
+            driven.expect(fx.Restart)
+            continue
+        driven.expect(fx.AwaitTopic, "t")
+        assert driven.command(fx.Apply).position == 4
+        return
+    pytest.fail("the gap is never accepted")
+
+
+def test_a_revoked_partition_is_forgotten_and_late_answers_are_ignored() -> None:
+    driven = Driven()
+    driven.run_partition()
+    driven.fetch(0, 2)
+    driven.expect(fx.AwaitTopic, "t")
+    driven.command(fx.Apply)
+    driven.expect(fx.Fetch, fx.Fetched(revoked=[0]))
+    driven.expect(fx.Receive, False)
+    assert isinstance(driven.effect, fx.Fetch)
+    assert not driven.core.running
