@@ -1,6 +1,7 @@
 """The sample flow log: posting it, and its true totals."""
 
 import gzip
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from flowagg_load.generator import Ledger
 
 FLOWS_A_POST: Final = 500
 _TRIES = 100
+_PAUSE_SECONDS = 0.2
 
 Totals = dict[tuple[str, str, str, int], tuple[int, int]]
 
@@ -31,7 +33,7 @@ def read_flows(path: Path) -> list[Flow]:
 def post(client: httpx.Client, flows: list[Flow], advance: Callable[[int], None]) -> tuple[str, Ledger]:
     """POST flows in batches; a token of the position that holds all of them, and their ledger.
 
-    A 503 with Retry-After before anything was kept is tried again. Raises SampleFailed.
+    Raises SampleFailed at the first answer that is not 200.
     """
     ledger = Ledger()
     topic_id = ""
@@ -62,16 +64,15 @@ def wait_applied(client: httpx.Client, token: str, left: Callable[[int], None]) 
         lag = reply.headers.get("Flowagg-Lag-Records", "")
         if lag.isdecimal():
             left(int(lag))
+        time.sleep(_PAUSE_SECONDS)
     raise SampleFailed("the consumers have not applied what was posted: see their /readyz")
 
 
 def read_totals(client: httpx.Client, hours: list[int]) -> Totals:
-    """The totals of hours, as GET /flows serves them. Raises SampleFailed."""
+    """The totals of hours, as GET /flows serves them once they are fresh. Raises SampleFailed."""
     totals: Totals = {}
     for hour in hours:
-        reply = client.get("/flows", params={"hour": hour})
-        if reply.status_code != 200:
-            raise SampleFailed(f"GET /flows?hour={hour} answered {reply.status_code}: {reply.text}")
+        reply = _get_fresh(client, hour)
         for row in msgspec.json.decode(reply.content, type=list[_Row]):
             totals[row.src_app, row.dest_app, row.vpc_id, row.hour] = (row.bytes_tx, row.bytes_rx)
     return totals
@@ -86,6 +87,17 @@ def differences(before: Totals, after: Totals, ledger: Ledger) -> list[str]:
         if grown != true:
             wrong.append(f"{key}: {grown}, true {true}")
     return wrong
+
+
+def _get_fresh(client: httpx.Client, hour: int) -> httpx.Response:
+    for _ in range(_TRIES):
+        reply = client.get("/flows", params={"hour": hour, "consistency": "strict"})
+        if reply.status_code == 200:
+            return reply
+        if reply.status_code != 503:
+            break
+        time.sleep(_PAUSE_SECONDS)
+    raise SampleFailed(f"GET /flows?hour={hour} answered {reply.status_code}: {reply.text}")
 
 
 class _Row(msgspec.Struct):

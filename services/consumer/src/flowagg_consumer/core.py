@@ -20,14 +20,14 @@ _T = TypeVar("_T")
 Steps = Generator[fx.Effect, Any, _T]
 
 GUIDE: Final = "see docs/guides/stopped-partitions.md"
-_MAX_BACKOFF_DOUBLINGS: Final = 6
+_MAX_BACKOFF_DOUBLINGS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """idle_seconds: longest wait for records. max_in_flight: script calls sent and not answered.
     reread_seconds, commit_seconds: between two of each. retry_seconds: before the first retry of a
-    partition that could not be loaded; doubled with each failure up to 64-fold. cache_bytes: estimate
+    partition that could not be loaded; doubled with each failure up to 8-fold. cache_bytes: estimate
     of memory for totals and marks. window: of dedupe, in log time.
     """
 

@@ -23,6 +23,8 @@ from flowagg_consumer.settings import ConsumerSettings
 
 _log = logging.getLogger(__name__)
 
+_FEATURE_POLLS: Final = 30
+
 # Kafka's words for "the position is not in the log"; the core finds out on which side it lies.
 _STOPS: Final = {
     KafkaError._AUTO_OFFSET_RESET: StopReason.POSITION_BEYOND_LOG,
@@ -56,11 +58,20 @@ class Log:
             # librdkafka waits 1 s by default before it fetches again for a full queue: measured,
             # 174 k flows/s instead of 308 k.
             "fetch.queue.backoff.ms": 5,
-            "partition.assignment.strategy": "cooperative-sticky",
-            "session.timeout.ms": int(settings.session_timeout_seconds * 1000),
-            "heartbeat.interval.ms": int(settings.heartbeat_seconds * 1000),
             "on_commit": self._on_commit,
         }
+        protocol = settings.group_protocol
+        if protocol == "auto":
+            protocol = "consumer" if _speaks_consumer_protocol(settings) else "classic"
+        _log.info("group", extra={"protocol": protocol, "group": own["group.id"]})
+        if protocol == "consumer":
+            own["group.protocol"] = "consumer"  # KIP-848: the broker assigns, and says how often to call
+        else:
+            own |= {
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": int(settings.session_timeout_seconds * 1000),
+                "heartbeat.interval.ms": int(settings.heartbeat_seconds * 1000),
+            }
         self._consumer = Consumer(client_properties(settings, "consumer", own))
         self._admin = AdminClient(admin_properties(settings, "consumer"))
         letters = {
@@ -206,6 +217,32 @@ class Log:
         if error is not None:
             _log.info("commit failed, tried again", extra={"reason": error.str()})
             self._commit_failed = True
+
+
+def _speaks_consumer_protocol(settings: ConsumerSettings) -> bool:
+    """Whether the broker has ConsumerGroupHeartbeat (KIP-848).
+
+    No client API tells; librdkafka's log of a broker's features does. Where it cannot be had the
+    answer is no: the classic protocol works everywhere.
+    """
+    seen: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record.getMessage())
+
+    listener = logging.Logger("librdkafka.features")
+    listener.addHandler(Listener())
+    probe = AdminClient(admin_properties(settings, "consumer") | {"debug": "feature", "logger": listener})
+    try:
+        probe.list_topics(topic=settings.kafka_topic, timeout=settings.kafka_timeout_seconds)
+    except KafkaException as error:
+        _log.warning("the broker's features are not known: classic group protocol", extra={"reason": str(error)})
+    for _ in range(_FEATURE_POLLS):
+        probe.poll(0.01)
+        if any("ConsumerGroupHeartbeat" in line and "Versions" in line for line in seen):
+            return True
+    return False
 
 
 def _sort_out(messages: list[Message], revoked: list[int], assigned: list[int], commit_failed: bool) -> fx.Fetched:

@@ -1,5 +1,7 @@
 """The consumer's settings."""
 
+from typing import Literal
+
 from flowagg.settings import KafkaSettings, RedisSettings
 from pydantic import Field
 
@@ -53,17 +55,21 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         le=60,
         description="Wait before a partition that could not be loaded is tried again, in seconds.",
     )
+    group_protocol: Literal["auto", "consumer", "classic"] = Field(
+        "auto",
+        description="Kafka's group protocol: consumer (KIP-848), classic (cooperative-sticky), or by the broker.",
+    )
     session_timeout_seconds: float = Field(
         10.0,
         ge=1,
         le=300,
-        description="Time after which Kafka gives a silent consumer's partitions to others, in seconds.",
+        description="Time after which Kafka gives a silent consumer's partitions to others, in seconds (classic).",
     )
     heartbeat_seconds: float = Field(
         0.5,
         ge=0.1,
         le=100,
-        description="Time between heartbeats to the group, in seconds: how soon a rebalance is noticed.",
+        description="Time between heartbeats to the group, in seconds: how soon a rebalance is noticed (classic).",
     )
     stuck_seconds: float = Field(
         60.0,
