@@ -64,7 +64,8 @@ MUTATIONS = [
             (
                 PARTITION,
                 "    def forget(self",
-                "    def resume(self, position: int) -> bool:\n        self.position = position\n        return True\n\n"
+                "    def resume(self, position: int) -> bool:\n        self.position = position\n"
+                "        return True\n\n"
                 "    def forget(self",
             ),
         ),

@@ -46,8 +46,8 @@ def create_app(writer: str, reader: str) -> Starlette:
                 502, f"The {name} does not answer; nothing was kept.", headers={"Retry-After": "1"}
             ) from error
         except httpx.HTTPError as error:
-            kept = " Some records may have been kept." if request.method == "POST" else ""
-            raise Problem(502, f"The connection behind was lost: {type(error).__name__}.{kept}") from error
+            doubt = " Some records may have been kept." if request.method == "POST" else ""
+            raise Problem(502, f"The connection behind was lost: {type(error).__name__}.{doubt}") from error
         kept = {n: v for n, v in reply.headers.items() if n not in _HOP_BY_HOP and n != "date"}
         return StreamingResponse(reply.aiter_raw(), reply.status_code, kept, background=BackgroundTask(reply.aclose))
 
