@@ -14,6 +14,7 @@ from confluent_kafka import Producer
 from flowagg.flow import encode_key, encode_value
 from flowagg.idempotency import Mark, body_digest, encode_mark
 from flowagg_stack.services import Stack
+from flowagg_writer.murmur2 import partition_of
 
 from tests.conftest import PARTITIONS, Place
 
@@ -180,14 +181,15 @@ def test_a_repeat_counts_once_after_a_part_of_the_batch(
         {"bootstrap.servers": place.environment["FLOWAGG_KAFKA_BOOTSTRAP_SERVERS"], "partitioner": "murmur2_random"}
     )
     assert PARTITIONS == 6  # so that the partitioner's choice is the writer's for keyed records
-    for index in kept:
-        one = flows[index]
-        producer.produce(
-            place.topic,
-            encode_value(one["bytes_tx"], one["bytes_rx"]),
-            encode_key(one["src_app"], one["dest_app"], one["vpc_id"], one["hour"]),
-            headers=encode_mark(Mark(key, body_digest(raw), index)),  # type: ignore[arg-type]
-        )
+    counts = [0] * PARTITIONS
+    for index, one in enumerate(flows):
+        log_key = encode_key(one["src_app"], one["dest_app"], one["vpc_id"], one["hour"])
+        partition = partition_of(log_key, PARTITIONS)
+        headers = encode_mark(Mark(key, body_digest(raw), counts[partition]))
+        counts[partition] += 1
+        if index in kept:
+            value = encode_value(one["bytes_tx"], one["bytes_rx"])
+            producer.produce(place.topic, value, log_key, headers=headers)  # type: ignore[arg-type]
     assert producer.flush(30) == 0
     for _ in range(2):
         with httpx.Client(base_url=stack.writer.url, timeout=30) as writer:

@@ -82,7 +82,7 @@ def client_properties(settings: KafkaSettings, service: str, own: Mapping[str, A
             )
         properties |= given
     properties["bootstrap.servers"] = settings.kafka_bootstrap_servers
-    properties["error_cb"] = _log_error
+    properties.setdefault("error_cb", log_error)
     properties["logger"] = logging.getLogger("librdkafka")  # served by poll and consume, as callbacks are
     return properties
 
@@ -164,5 +164,6 @@ def end_offsets(
     return {part.partition: future for part, future in futures.items()}
 
 
-def _log_error(error: KafkaError) -> None:
+def log_error(error: KafkaError) -> None:
+    """librdkafka's error callback: log it."""
     _log.warning("kafka client error", extra={"code": error.name(), "reason": error.str()})

@@ -87,7 +87,9 @@ class Settings(BaseSettings):
 class HttpSettings(Settings):
     """What a service that answers clients over HTTP has."""
 
-    max_connections: int = Field(8192, ge=1, description="Connections at a time; further ones wait or are refused.")
+    max_connections: int = Field(
+        8192, ge=1, description="Connections at a time; past it every request is answered with 503."
+    )
     max_waiting_requests: int = Field(
         2048,
         ge=1,

@@ -39,6 +39,7 @@ class Flows:
         self._settings = settings
         self._log = log
         self._waiting = 0
+        self._held = 0  # bytes of bodies in hand
 
     async def post(self, request: Request) -> Response:
         """Answer one POST: 200 once Kafka has every record, else a problem document."""
@@ -60,6 +61,7 @@ class Flows:
             )
         key = _idempotency_key(request.headers)
         self._waiting += 1
+        request.state.held = 0
         metrics.WAITING.set(self._waiting)
         deadline = asyncio.get_running_loop().time() + self._settings.post_timeout_seconds
         try:
@@ -74,6 +76,7 @@ class Flows:
             ) from None
         finally:
             self._waiting -= 1
+            self._held -= request.state.held
             metrics.WAITING.set(self._waiting)
 
     async def _body(self, request: Request) -> bytes:
@@ -99,6 +102,14 @@ class Flows:
             size += len(chunk)
             if size <= limit:
                 chunks.append(chunk)
+                request.state.held += len(chunk)
+                self._held += len(chunk)
+                if self._held > self._settings.max_in_flight_bytes:
+                    raise Problem(
+                        503,
+                        "Bodies in hand hold as much as this writer may: send the same again later.",
+                        headers={**RETRY_LATER, "Connection": "close"},
+                    )
             elif size > _DRAIN_FACTOR * limit:
                 break
             else:
@@ -172,7 +183,9 @@ def create_app(settings: WriterSettings, log: Log) -> Starlette:
     return Starlette(
         routes=[
             Route("/flows", Flows(settings, log).post, methods=["POST"]),
-            *operational_routes(live=dict, ready=lambda: {"kafka": log.trouble or OK}),
+            *operational_routes(
+                live=lambda: {"producer": log.broken or OK}, ready=lambda: {"kafka": log.trouble or OK}
+            ),
         ],
         exception_handlers=HANDLERS | {ClientDisconnect: _refuse},
         lifespan=lifespan,

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from flowagg.errors import FlowaggError
 from flowagg.kafka import (
@@ -14,6 +14,7 @@ from flowagg.kafka import (
     admin_properties,
     client_properties,
     describe_topic,
+    log_error,
     resolve_topic,
 )
 from flowagg.position import Position
@@ -61,6 +62,7 @@ class Log:
             # Bounded here instead, in bytes and before anything of a batch is produced:
             "queue.buffering.max.messages": 0,
             "queue.buffering.max.kbytes": 2 * settings.max_in_flight_bytes // 1024,
+            "error_cb": self._on_error,
         }
         self._producer = Producer(client_properties(settings, "writer", own))
         self._admin = AdminClient(admin_properties(settings, "writer"))
@@ -68,6 +70,7 @@ class Log:
         self._in_flight_bytes = 0
         self._topic: Topic | None = None
         self._trouble = "not looked at yet"
+        self._fatal: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
 
@@ -97,7 +100,20 @@ class Log:
     @property
     def trouble(self) -> str | None:
         """Why appending would fail now, or None."""
-        return None if self._topic is not None else self._trouble
+        return self.broken or (None if self._topic is not None else self._trouble)
+
+    @property
+    def broken(self) -> str | None:
+        """Why nothing can be appended until this process starts anew, or None."""
+        if self._fatal is not None:
+            return f"the producer has failed for good: {self._fatal}"
+        ended = [task for task in self._tasks if task.done()]
+        return f"a task of the writer has ended: {ended[0]!r}" if ended else None
+
+    def _on_error(self, error: KafkaError) -> None:
+        log_error(error)
+        if error.fatal():
+            self._fatal = error.str()
 
     async def append(self, batch: Batch, timeout_seconds: float) -> Position:
         """Append one record per flow; the position that holds them all.

@@ -15,7 +15,7 @@ class WriterSettings(HttpSettings, KafkaSettings):
     max_in_flight_bytes: int = Field(
         256 * 2**20,
         ge=2**20,
-        description="Bytes of records handed to Kafka and not yet acknowledged; past it 503 with Retry-After.",
+        description="Bytes of bodies in hand, and of records on the way to Kafka, each; past it 503 with Retry-After.",
     )
     post_timeout_seconds: float = Field(
         15.0,
