@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowagg.view import Meta, hours_key, meta_key, totals_key
+from flowagg.view import Meta, hours_key, marks_key, meta_key, totals_key
 
 from tests.simulation.kafka_model import Entry, Topic
 from tests.simulation.redis_model import Data
@@ -91,6 +91,19 @@ def stored(data: Data, view: str, number: int, meta: Meta) -> tuple[dict[Any, An
     return totals, hours
 
 
+def stored_marks(data: Data, view: str, number: int, meta: Meta) -> dict[str, tuple[str, set[int], int]]:
+    """The idempotency marks of a partition in Redis: key -> digest, counted indexes, bucket."""
+    prefix = marks_key(view, number, meta.incarnation, 0).removesuffix("0")
+    found = {}
+    for name, marks in data.items():
+        if name.startswith(prefix):
+            for key, value in marks.items():
+                digest, ranges = value.decode().split()
+                indexes = {i for part in ranges.split(",") for i in range(*map(int, part.split("-")))}
+                found[key.decode()] = (digest, indexes, int(name.removeprefix(prefix)))
+    return found
+
+
 def differences(data: Data, view: str, number: int, meta: Meta, topics: Mapping[str, Topic], window: int) -> str | None:
     """Why what is stored of a partition is not the fold of its log; None where it is.
 
@@ -105,12 +118,13 @@ def differences(data: Data, view: str, number: int, meta: Meta, topics: Mapping[
         if meta.position > len(entries):
             continue
         state = fold(entries, meta.start, meta.position, lost, window)  # type: ignore[arg-type] # pairs
-        if found == (state.totals, state.hours):
+        if found == (state.totals, state.hours) and stored_marks(data, view, number, meta) == state.marks:
             return None
         first = first or state
     if first is None:
         return f"partition {number}: position {meta.position} is past the log's end {log.end}"
     return (
         f"partition {number} at position {meta.position} ({meta_key(view, number)}):\n"
-        f"  stored {sorted(found[0].items())} {found[1]}\n  true   {sorted(first.totals.items())} {first.hours}"
+        f"  stored {sorted(found[0].items())} {found[1]} {stored_marks(data, view, number, meta)}\n"
+        f"  true   {sorted(first.totals.items())} {first.hours} {first.marks}"
     )

@@ -149,6 +149,7 @@ class _Stack:
         try:
             admin = AdminClient(admin_properties(settings, "stack"))
             partitions = ensure_topic(admin, settings.kafka_topic, PARTITIONS)
+            ensure_topic(admin, f"{settings.kafka_topic}.dead-letters", 1)
         except (KafkaException, FlowaggError) as error:
             raise ProcessFailed(f"Kafka at {settings.kafka_bootstrap_servers}: {error}") from error
         self._say("topic", settings.kafka_topic, f"{partitions} partitions")

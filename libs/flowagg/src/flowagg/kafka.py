@@ -30,6 +30,7 @@ RESERVED_PROPERTIES = frozenset(
         "enable.partition.eof",
         "group.id",
         "group.instance.id",
+        "group.protocol",
         "isolation.level",
         "partition.assignment.strategy",
         "partitioner",

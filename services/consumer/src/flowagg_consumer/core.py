@@ -216,6 +216,8 @@ class Core:
             yield fx.Restart(partition.number, fx.Start(partition.position, partition.leader_epoch))
         except fx.LogAway as error:
             self._note("kafka", str(error))
+            if self.running.get(partition.number) is not partition:
+                return
             del self.running[partition.number]
             self.loading[partition.number] = Loading(self._clock())
             self._later(partition.number)
@@ -299,7 +301,8 @@ class Core:
             self._log("lost", {"partition": partition.number, "from": position, "to": bounds.low})
             batch = partition.skip_lost(bounds.low, bounds.leader_epoch)
             yield from self._apply(partition, batch, description)
-        yield from self._restart(partition)
+        if self.running.get(partition.number) is partition:
+            yield from self._restart(partition)
 
     def _apply(self, partition: Partition, batch: Batch, description: _Description) -> Steps[None]:
         """Step 4: send the fenced script, once everything before it is certain."""
@@ -324,9 +327,7 @@ class Core:
         by_bucket: dict[int, list[str | bytes]] = {}
         for key, entry in batch.marks.items():
             by_bucket.setdefault(entry.bucket, []).extend((key, entry.encode()))
-        lost = None
-        if batch.lost is not None:
-            lost = ",".join(filter(None, (meta.lost, "{}-{}".format(*batch.lost))))
+        lost = None if batch.lost is None else partition.lost_with(batch.lost)
         return fx.Apply(
             partition=partition.number,
             expected=batch.expected,

@@ -9,7 +9,7 @@ of the log from its recorded start up to P, and only the fenced script writes it
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -260,13 +260,20 @@ class Partition:
 
     def totals(self, batch: Batch) -> list[HourTotals]:
         """Step 4: what the script has to write for a filled batch, hour by hour, as absolute totals."""
-        hours: dict[int, tuple[list[bytes], int]] = {}
+        by_hour: dict[int, list[Entry]] = {}
         for entry in batch.touched:
-            pairs, last = hours.get(entry.hour) or ([], 0)
-            pairs.append(entry.field)
-            pairs.append(encode_totals(entry.bytes_tx, entry.bytes_rx))
-            hours[entry.hour] = pairs, max(last, entry.last)
-        return [HourTotals(hour, last + 1, pairs) for hour, (pairs, last) in hours.items()]
+            entries = by_hour.get(entry.hour)
+            if entries is None:
+                by_hour[entry.hour] = [entry]
+            else:
+                entries.append(entry)
+        hours = []
+        for hour, entries in by_hour.items():
+            pairs: list[bytes] = [b""] * (2 * len(entries))
+            pairs[::2] = [entry.field for entry in entries]
+            pairs[1::2] = [encode_totals(entry.bytes_tx, entry.bytes_rx) for entry in entries]
+            hours.append(HourTotals(hour, max([entry.last for entry in entries]) + 1, pairs))
+        return hours
 
     def confirms(self, end: int) -> bool:
         """Whether the position may move to the log's end as Kafka told it, over what holds no records.
@@ -289,11 +296,17 @@ class Partition:
         """A batch that records that the log has lost its records up to its low watermark."""
         return Batch(self.position, low_watermark, leader_epoch, time=self.time, lost=(self.position, low_watermark))
 
+    def lost_with(self, more: tuple[int, int]) -> str:
+        """The meta's list of lost ranges with one more."""
+        return ",".join(filter(None, (self.meta.lost, "{}-{}".format(*more))))
+
     def sent(self, batch: Batch) -> None:
         """Step 4: the script call is on its way; the next fold starts behind it."""
         self.position = batch.position
         self.leader_epoch = batch.leader_epoch
         self.time = batch.time
+        if batch.lost is not None:
+            self.meta = replace(self.meta, incomplete=True, lost=self.lost_with(batch.lost))
         self.settled = True
         self._pristine = False
 
@@ -374,8 +387,9 @@ class Partition:
         for place, mark in examined.marks.items():
             offset = records.offsets[place]
             if isinstance(mark, InvalidMark):
-                counted[place] = False
-                batch.dead.append(_dead(records, offset, DeadLetterReason.INVALID_MARK, str(mark)))
+                if counted[place]:
+                    counted[place] = False
+                    batch.dead.append(_dead(records, offset, DeadLetterReason.INVALID_MARK, str(mark)))
                 continue
             now = max(batch.time, records.timestamps[place])
             batch.expired += window.expired(batch.time, now)
@@ -386,9 +400,9 @@ class Partition:
             verdict = entry.judge(mark)
             if verdict is Verdict.NEW:
                 batch.marks[mark.key] = entry
-            else:
-                counted[place] = False
-            if verdict is Verdict.OTHER_BODY:
+                continue
+            alive, counted[place] = counted[place], False  # a record has one dead letter at most
+            if verdict is Verdict.OTHER_BODY and alive:
                 detail = f"the Idempotency-Key {mark.key!r} stands for another body"
                 batch.dead.append(_dead(records, offset, DeadLetterReason.KEY_REUSED, detail))
         # A mark that a later record of the same batch has ended is not written any more.
