@@ -33,9 +33,14 @@ run: .venv/.synced ## Run the whole system here and post the sample (PORT=8080)
 	@exec $(PYTHON) -m flowagg_stack run --port $(PORT)
 
 .PHONY: test
-test: .venv/.synced ## Run all tests, on a real Kafka and a real Redis that they start themselves
+test: .venv/.synced ## Run the tests, on a real Kafka and a real Redis that they start themselves
 	@$(PYTHON) -m flowagg_stack provision
-	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -m 'not cluster' $(PYTEST_ARGS)
+
+.PHONY: test-cluster
+test-cluster: .venv/.synced ## Run the tests on three Kafka brokers and a Redis Sentinel set
+	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) -m pytest -m cluster $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: .venv/.synced ## Run the unit tests alone: seconds, nothing to install

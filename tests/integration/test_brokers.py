@@ -13,6 +13,8 @@ from flowagg_stack.topics import ensure_topic
 
 from tests.integration.tools import wait_for
 
+pytestmark = pytest.mark.cluster
+
 PARTITIONS = 3
 
 

@@ -21,6 +21,8 @@ from flowagg_stack.sentinel import MASTER_NAME, SentinelSet, start_sentinel_set
 
 from tests.integration.tools import wait_for
 
+pytestmark = pytest.mark.cluster
+
 FAILOVER_SECONDS = 5
 HUNG_SECONDS = 1
 _Result = TypeVar("_Result")

@@ -11,6 +11,7 @@ from flowagg.errors import FlowaggError
 from flowagg.kafka import (
     KafkaUnavailable,
     Topic,
+    TopicMissing,
     admin_properties,
     client_properties,
     describe_topic,
@@ -28,6 +29,7 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.001  # while records are in flight
 _IDLE_POLL_SECONDS = 1.0  # for errors and statistics
 _LAST_FLUSH_SECONDS = 1.0
+_FAILURES_TO_DOUBT = 3
 
 
 class LogFull(FlowaggError):
@@ -70,6 +72,7 @@ class Log:
         self._in_flight_bytes = 0
         self._topic: Topic | None = None
         self._trouble = "not looked at yet"
+        self._failures = 0  # look-ups of the topic that failed in a row; the producer may do well meanwhile
         self._fatal: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
@@ -100,7 +103,8 @@ class Log:
     @property
     def trouble(self) -> str | None:
         """Why appending would fail now, or None."""
-        return self.broken or (None if self._topic is not None else self._trouble)
+        well = self._topic is not None and self._failures < _FAILURES_TO_DOUBT
+        return self.broken or (None if well else self._trouble)
 
     @property
     def broken(self) -> str | None:
@@ -187,12 +191,18 @@ class Log:
             try:
                 future = describe_topic(self._admin, self._topic_name, timeout)
                 self._topic = await asyncio.to_thread(resolve_topic, future, self._topic_name, timeout)
+                self._failures = 0
             except KafkaUnavailable as error:
-                if self._topic is not None or str(error) != self._trouble:
+                self._failures += 1
+                if str(error) != self._trouble or self._failures == 1:
                     _log.warning("waiting for kafka", extra={"reason": str(error)})
                 self._trouble = str(error)
-                self._topic = None
-            wait = (
-                self._settings.topic_refresh_seconds if self._topic else min(0.5, self._settings.topic_refresh_seconds)
-            )
+                if isinstance(error, TopicMissing):
+                    self._topic = None
+                elif self._failures % _FAILURES_TO_DOUBT == 0:
+                    # After a broker's end an admin client was seen to wait for its address for good.
+                    self._admin = AdminClient(admin_properties(self._settings, "writer"))
+            wait = self._settings.topic_refresh_seconds
+            if self._failures:
+                wait = min(0.5, wait)
             await asyncio.sleep(max(0.0, began + wait - time.monotonic()))
