@@ -10,6 +10,7 @@ KEYS ?= 100000
 SERVICE ?= writer
 SEEDS ?= 500
 STEPS ?= 400
+ROUNDS ?= 20
 SEED ?=
 BASE ?= python:3.13-slim-bookworm
 PYTEST_ARGS ?=
@@ -78,6 +79,11 @@ docs: .venv/.synced ## Write the generated reference anew
 bench-consumer: .venv/.synced ## Measure the consumer beside a bare consume-decode-fold loop (FLOWS=, KEYS=)
 	@$(PYTHON) -m flowagg_stack provision
 	@$(PYTHON) benchmarks/hot_paths/consumer.py --flows $(FLOWS) --keys $(KEYS)
+
+.PHONY: bench-failover
+bench-failover: .venv/.synced ## Kill the Redis master ROUNDS times and time until applies go on
+	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) benchmarks/failover.py --rounds $(ROUNDS)
 
 .PHONY: lock
 lock: ## Resolve the dependencies anew into uv.lock

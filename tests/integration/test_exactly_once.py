@@ -247,6 +247,22 @@ def test_partitions_that_are_added_later_are_read_and_added_up(
     assert_exact(stack, ledger)
 
 
+def test_several_views_of_one_log_stand_side_by_side(
+    start_stack: StartStack, processes: Processes, place: Place, ledger: Ledger, source: Iterator[Flow]
+) -> None:
+    stack = start_stack(consumers=1)
+    post(stack, islice(source, 2000), ledger)
+    other = place.environment | {"FLOWAGG_VIEW": f"{place.view}-other"}
+    names = ("consumer", "reader")
+    consumer, reader = (start_service(processes, service, other, f"other-{service}") for service in names)
+    stack.wait_settled([consumer])
+    reader.wait_ready()
+    post(stack, islice(source, 2000), ledger)
+    assert_exact(stack, ledger)
+    stack.reader = reader
+    assert_exact(stack, ledger)
+
+
 def test_more_flow_keys_than_fit_in_memory_are_still_exact(start_stack: StartStack, ledger: Ledger) -> None:
     stack = start_stack(FLOWAGG_CACHE_BYTES=str(2**20), FLOWAGG_BATCH_RECORDS="1000")
     post(stack, islice(flows(Shape(keys=20_000, hours=2), seed=1), 60_000), ledger, batch=5000)

@@ -169,3 +169,28 @@ def test_a_revoked_partition_is_forgotten_and_late_answers_are_ignored() -> None
     driven.expect(fx.Receive, False)
     assert isinstance(driven.effect, fx.Fetch)
     assert not driven.core.running
+
+
+def test_the_wait_grows_while_dead_letters_are_not_taken_and_is_short_again_after() -> None:
+    driven = Driven()
+    driven.run_partition()
+    bad = Records(range(1), [b"no flow key"], [encode_value(1, 2)], 0)
+    waits = []
+    for taken in (False, False, False, True, False):
+        driven.expect(fx.Fetch, fx.Fetched(records={0: [bad]}))
+        driven.expect(fx.StartDescribe, "ticket")
+        driven.expect(fx.AwaitTopic, "t")
+        driven.expect(fx.SendDeadLetters, None if taken else fx.LogAway("down"))
+        if taken:
+            driven.command(fx.Apply)
+            driven.expect(fx.Fetch, fx.Fetched())
+            driven.expect(fx.Receive, True)
+            bad = Records(range(1, 2), [b"no flow key"], [encode_value(1, 2)], 0)
+            continue
+        driven.expect(fx.Disconnect)
+        waits.append(driven.core.loading[0].retry_at - driven.now)
+        driven.expect(fx.Pause)
+        driven.now += 100
+        driven.expect(fx.Fetch, fx.Fetched())
+        driven.load(Meta(bad.offsets[0], "t", 0, 0, False, "i"))
+    assert waits == [0.5, 1.0, 2.0, 0.5]

@@ -20,14 +20,14 @@ _T = TypeVar("_T")
 Steps = Generator[fx.Effect, Any, _T]
 
 GUIDE: Final = "see docs/guides/stopped-partitions.md"
-_MAX_BACKOFF_DOUBLINGS: Final = 3
+_MAX_BACKOFF_DOUBLINGS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """idle_seconds: longest wait for records. max_in_flight: script calls sent and not answered.
     reread_seconds, commit_seconds: between two of each. retry_seconds: before the first retry of a
-    partition that could not be loaded; doubled with each failure up to 8-fold. cache_bytes: estimate
+    partition that could not be loaded; doubled with each failure of Kafka's up to 16-fold. cache_bytes: estimate
     of memory for totals and marks. window: of dedupe, in log time.
     """
 
@@ -48,7 +48,6 @@ class Loading:
     """
 
     retry_at: float
-    failures: int = 0
     kept: Partition | None = None
 
 
@@ -111,6 +110,7 @@ class Core:
         self._log = log
         self._pending: deque[_Pending] = deque()
         self._refetched: set[int] = set()
+        self._failures: dict[int, int] = {}  # of Kafka's in a row, by partition
         self._committed: dict[int, int] = {}
         self._next_reread = clock() + config.reread_seconds
         self._next_commit = clock() + config.commit_seconds
@@ -190,7 +190,7 @@ class Core:
             self._note("redis" if isinstance(error, fx.StoreAway) else "kafka", str(error))
             for number in due:
                 if number in self.loading:
-                    self._later(number)
+                    self._later(number, error)
 
     def _loaded(self, number: int, meta: Meta | DamagedView, topic_id: str) -> Steps[None]:
         loading = self.loading.pop(number)
@@ -220,7 +220,7 @@ class Core:
                 return
             del self.running[partition.number]
             self.loading[partition.number] = Loading(self._clock())
-            self._later(partition.number)
+            self._later(partition.number, error)
 
     def _is_mine(self, kept: Partition, meta: Meta) -> bool:
         """Whether Redis holds exactly what was sent: then the memory is as good as what is stored.
@@ -402,6 +402,7 @@ class Core:
         self._pending.popleft()
         if applied:
             pending.partition.acknowledged(pending.batch)
+            self._failures.pop(number, None)
             self.trouble.pop("redis", None)
             self.counts.flows += pending.batch.records - len(pending.batch.dead)
             self.counts.batches += 1
@@ -429,17 +430,22 @@ class Core:
             kept = partition if number != blamed and partition.settled else None
             self.loading[number] = Loading(at, kept=kept)
             if not isinstance(error, Fenced):
-                self._later(number)
+                self._later(number, error)
             yield fx.Pause(number)
         if isinstance(error, Fenced):
             self._log("fenced", {"partition": blamed})
 
-    def _later(self, number: int) -> None:
-        """Try a partition again, after a wait that grows with each failure."""
-        loading = self.loading[number]
-        wait = self._config.retry_seconds * 2 ** min(loading.failures, _MAX_BACKOFF_DOUBLINGS)
-        loading.failures += 1
-        loading.retry_at = self._clock() + wait
+    def _later(self, number: int, error: Exception) -> None:
+        """Try a partition again after a wait.
+
+        It grows with each failure of Kafka's, since a try may take its whole time-out (dead letters
+        that are not taken) while others wait. Redis is asked at a steady pace: a failover ends soon.
+        """
+        failures = self._failures.get(number, 0)
+        if isinstance(error, fx.LogAway):
+            self._failures[number] = failures + 1
+        wait = self._config.retry_seconds * 2 ** min(failures, _MAX_BACKOFF_DOUBLINGS)
+        self.loading[number].retry_at = self._clock() + wait
 
     # Steps 6 and 7 -----------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         description="Time between two commits to Kafka (for lag tools only), in seconds.",
     )
     retry_seconds: float = Field(
-        0.5,
+        0.2,
         gt=0,
         le=60,
         description="Wait before a partition that could not be loaded is tried again, in seconds.",
