@@ -121,7 +121,7 @@ def test_a_redis_that_hangs_or_restarts_is_waited_for_and_explained(
     os.kill(own.child.process.pid, signal.SIGCONT)
     assert_exact(stack, ledger)
     stack.wait_settled()
-    assert all(not service.checks() for service in stack.services)
+    wait_for(lambda: all(not service.checks() for service in stack.services), "every service is ready again")
 
 
 def test_a_topic_made_again_stops_its_partitions(
