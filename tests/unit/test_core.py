@@ -194,3 +194,18 @@ def test_the_wait_grows_while_dead_letters_are_not_taken_and_is_short_again_afte
         driven.expect(fx.Fetch, fx.Fetched())
         driven.load(Meta(bad.offsets[0], "t", 0, 0, False, "i"))
     assert waits == [0.5, 1.0, 2.0, 0.5]
+
+
+def test_a_stored_position_that_has_gone_back_is_noticed_while_idle() -> None:
+    driven = Driven()
+    driven.run_partition(Meta(7, "t", 0, 0, False, "i"))
+    driven.now += 2000
+    driven.expect(fx.Fetch, fx.Fetched())
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.command(fx.ReadPositions)
+    driven.expect(fx.Receive, {0: (5, "i")})
+    driven.expect(fx.Disconnect)
+    driven.expect(fx.Pause)
+    driven.expect(fx.AwaitTopic, "t")
+    driven.load(Meta(5, "t", 0, 0, False, "i"))
+    assert driven.core.running[0].position == 5
