@@ -178,14 +178,16 @@ def test_a_dead_letter_topic_that_is_down_is_waited_for_and_explained(
     stack = start_stack(FLOWAGG_KAFKA_TIMEOUT_SECONDS="1")
     _produce(place, 2, [(b"no flow key", encode_value(1, 1))])
     owner = wait_for(
-        lambda: next((s for s in stack.consumers if "dead-letters" in s.checks().get("kafka", "")), None),
+        lambda: next((s for s in stack.consumers if "takes no records" in s.checks().get("dead_letters", "")), None),
         "a consumer says that it waits for the dead-letter topic",
     )
-    assert "partition_2" in owner.checks()
+    wait_check(owner, "partition_2", f"{place.topic}.dead-letters takes no records")
+    assert "dead_letters" in owner.checks()  # it stays said while the next try is under way
     assert get(stack, 1).headers["flowagg-fresh"] == "false"
     ensure_topic(place.admin, f"{place.topic}.dead-letters", 1)
     post(stack, islice(source, 500), ledger)
     assert_exact(stack, ledger)
+    wait_for(lambda: not owner.checks(), "the consumer is ready again")
 
 
 def test_other_producers_may_spell_keys_and_values_in_their_own_way(

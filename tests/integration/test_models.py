@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import redis
 from flowagg.flow import encode_key, encode_value
-from flowagg.view import DamagedView
+from flowagg.view import DamagedView, HourMark, encode_hour
 from flowagg_consumer import effects as fx
 from flowagg_consumer.partition import HourTotals
+from flowagg_consumer.retention import Expiry
 from flowagg_consumer.settings import ConsumerSettings
 from flowagg_consumer.store import Store
 from flowagg_stack.embedded import Server
@@ -23,7 +24,9 @@ def commands(seed: int) -> list[fx.Command]:
     made: list[fx.Command] = []
     for step in range(60):
         number = rng.randrange(3)
-        kind = rng.choice(["begin", "apply", "apply", "apply", "stale", "load", "positions", "totals", "marks"])
+        kind = rng.choice(
+            ["begin", "apply", "apply", "apply", "stale", "load", "positions", "totals", "marks", "hours"]
+        )
         if kind == "begin":
             made.append(fx.Begin(number, rng.choice([0, 0, 7]), f"t{rng.randrange(2)}", f"i{rng.randrange(2)}"))
         elif kind in ("apply", "stale"):
@@ -37,6 +40,8 @@ def commands(seed: int) -> list[fx.Command]:
             made.append(fx.ReadPositions([0, 1, 2]))
         elif kind == "totals":
             made.append(fx.ReadTotals(number, "i0", [(h, _field(n)) for h in range(2) for n in range(3)]))
+        elif kind == "hours":
+            made.append(fx.ReadHours(number, rng.choice(["i0", "i1"])))
         else:
             made.append(fx.ReadMarks(number, "i0", ["k0", "k1", "k2"], list(range(5))))
     return made
@@ -57,10 +62,14 @@ def _apply(rng: random.Random, number: int, expected: int, step: int) -> fx.Appl
         leader_epoch=rng.randrange(3),
         time=step,
         writer=f"w{rng.randrange(2)}",
-        hours=[HourTotals(hour, step, pairs) for hour in rng.sample(range(3), rng.randint(0, 2))],
+        hours=[
+            HourTotals(hour, encode_hour(HourMark(step, rng.choice([-1, step]))), pairs)
+            for hour in rng.sample(range(3), rng.randint(0, 2))
+        ],
         marks={bucket: [f"k{rng.randrange(3)}", b"d 0-1"] for bucket in rng.sample(range(5), rng.randint(0, 2))},
         expired=rng.sample(range(5), rng.randint(0, 2)),
         lost=rng.choice([None, None, None, "5-9"]),
+        expiry=rng.choice([None, None, Expiry(step, rng.randrange(3), [rng.randrange(3)], {1: HourMark(step, step)})]),
     )
 
 

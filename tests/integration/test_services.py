@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from flowagg_stack.processes import Processes
 from flowagg_stack.services import Stack, start_service
+from flowagg_writer.murmur2 import partition_of
 
 from tests.conftest import Place
 from tests.integration.tools import wait_for
@@ -116,36 +117,5 @@ def test_a_flow_is_one_record_on_the_partition_that_java_clients_take(
         found[message.key()] = message.partition()
     consumer.close()
     keys = [f'["{name}","é","v",7]'.encode() for name in hosts]
-    assert found == {key: (murmur2(key) & 0x7FFFFFFF) % 6 for key in keys}
+    assert found == {key: partition_of(key, 6) for key in keys}
     assert len(set(found.values())) == 6
-
-
-def murmur2(data: bytes) -> int:
-    """org.apache.kafka.common.utils.Utils.murmur2, unsigned."""
-    m, mask = 0x5BD1E995, 0xFFFFFFFF
-    h = (0x9747B28C ^ len(data)) & mask
-    whole = len(data) // 4 * 4
-    for start in range(0, whole, 4):
-        k = int.from_bytes(data[start : start + 4], "little") * m & mask
-        k = (k ^ k >> 24) * m & mask
-        h = (h * m & mask) ^ k
-    tail = data[whole:]
-    if tail:
-        h = (h ^ int.from_bytes(tail, "little")) * m & mask
-    h = (h ^ h >> 13) * m & mask
-    return h ^ h >> 15
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (b"21", -973932308),
-        (b"foobar", -790332482),
-        (b"a-little-bit-long-string", -985981536),
-        (b"a-little-bit-longer-string", -1486304829),
-        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
-        (b"abc", 479470107),
-    ],
-)
-def test_murmur2_is_the_one_of_kafkas_own_tests(text: bytes, expected: int) -> None:
-    assert murmur2(text) == expected & 0xFFFFFFFF

@@ -1,16 +1,18 @@
 """The scripts, on a real Redis."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import redis
 from flowagg.flow import encode_key, encode_value
-from flowagg.view import DamagedView, Meta, hours_key, marks_key, meta_key, totals_key
+from flowagg.view import DamagedView, HourMark, Meta, hours_key, marks_key, meta_key, totals_key
 from flowagg_consumer import effects as fx
 from flowagg_consumer.marks import Window
-from flowagg_consumer.partition import Batch, Partition
+from flowagg_consumer.partition import Batch, Fenced, Partition
 from flowagg_consumer.records import Records
+from flowagg_consumer.retention import Expiry
 from flowagg_consumer.settings import ConsumerSettings
 from flowagg_consumer.store import Store
 from flowagg_stack import provision
@@ -145,6 +147,48 @@ def test_totals_are_read_back_with_the_position(store: Store) -> None:
     position, incarnation, values = ask(store, fx.ReadTotals(0, "i", fields))
     assert (position, incarnation) == (100, "i")
     assert values == [b"9007199254740991 %d" % n if n < 100 else None for n in range(120)]
+
+
+def test_totals_read_at_another_position_never_reach_the_view(store: Store, raw: redis.Redis) -> None:
+    """A zombie reads while Redis has gone back, another owner brings it on again, and the zombie writes."""
+    meta = begin(store)
+    earlier = {key: raw.dump(key) for key in raw.keys("flowagg:*")}
+    first = Partition(0, meta, WINDOW)
+    assert ask(store, script(first, fold(first, 3))) is True
+    (at_three,) = ask(store, fx.Load([0])).values()
+    zombie = Partition(0, at_three, WINDOW)
+    batch = fold(zombie, 3, first=3)
+    raw.flushall()
+    for key, dump in earlier.items():
+        raw.restore(key, 0, dump)
+    fields = [(entry.hour, entry.field) for entry in batch.missing]
+    read = ask(store, fx.ReadTotals(0, "i", fields))
+    again = Partition(0, meta, WINDOW)
+    assert ask(store, script(again, fold(again, 3))) is True
+    with suppress(Fenced):
+        zombie.fill(batch, *read)
+        ask(store, script(zombie, batch))
+    (now,) = ask(store, fx.Load([0])).values()
+    times = 2 if now.position == 6 else 1
+    totals = raw.hgetall(totals_key("v", 0, "i", 0))
+    assert totals == {b'["app-%d","b","c"]' % n: b"%d %d" % (times * (2**53 - 1), times * n) for n in range(3)}
+
+
+def test_hours_expire_in_the_script_that_moves_the_floor(store: Store, raw: redis.Redis) -> None:
+    partition = Partition(0, begin(store), WINDOW)
+    assert ask(store, script(partition, fold(partition, 30, hours=3))) is True
+    assert ask(store, fx.ReadHours(0, "i")) == (30, "i", {0: HourMark(28), 1: HourMark(29), 2: HourMark(30)})
+    (meta,) = ask(store, fx.Load([0])).values()
+    partition = Partition(0, meta, WINDOW)
+    expiry = Expiry(tick=500, floor=2, gone=[0, 1], adopted={2: HourMark(30, 500), 7: HourMark(3, 500)})
+    moved = script(partition, partition.move(40, 4), expiry=expiry)
+    assert ask(store, moved) is True
+    (meta,) = ask(store, fx.Load([0])).values()
+    assert (meta.position, meta.floor, meta.tick) == (40, 2, 500)
+    assert ask(store, fx.ReadHours(0, "i")) == (40, "i", {2: HourMark(30, 500), 7: HourMark(3, 500)})
+    assert not raw.exists(totals_key("v", 0, "i", 0), totals_key("v", 0, "i", 1))
+    assert raw.hlen(totals_key("v", 0, "i", 2)) == 10
+    assert ask(store, moved) is False
 
 
 def test_a_foreign_key_in_the_way_is_found_before_the_first_write(store: Store, raw: redis.Redis) -> None:

@@ -9,6 +9,9 @@ from flowagg_consumer import effects as fx
 from flowagg_consumer.partition import StopReason
 from flowagg_consumer.records import Records
 
+CLOCK_SKEW_MS = 30
+"""How far the log time of a record may lie behind that of the one before: leaders have clocks of their own."""
+
 
 @dataclass(slots=True)
 class Entry:
@@ -71,7 +74,8 @@ class Broker:
     ) -> int:
         """Append a record; its offset."""
         log = self.topic.logs[partition]
-        log.entries.append(Entry(key, value, headers, self.time, log.epoch, state))
+        time = max(0, self.time - self._rng.choice([0, 0, 0, CLOCK_SKEW_MS]))
+        log.entries.append(Entry(key, value, headers, time, log.epoch, state))
         return log.end - 1
 
     def end_transaction(self, partition: int, *, commit: bool) -> None:
@@ -154,7 +158,7 @@ class Member:
     ) -> None:
         log = self._broker.topic.logs[number]
         position = start.offset
-        if start.leader_epoch >= 0 and log.epoch_end(start.leader_epoch) < position:
+        if start.leader_epoch > log.epoch or (start.leader_epoch >= 0 and log.epoch_end(start.leader_epoch) < position):
             stops[number] = StopReason.LOG_TRUNCATED, "truncated"
             self.fetching[number] = None
             return
@@ -162,6 +166,8 @@ class Member:
             stops[number] = StopReason.POSITION_BEYOND_LOG, "out of range"
             self.fetching[number] = None
             return
+        if position > log.stable:
+            return  # it waits for the end of a transaction
         stop = min(log.stable, position + self._rng.randint(1, batch))
         found = [offset for offset in range(position, stop) if log.entries[offset].state == "committed"]
         runs: list[list[int]] = []
@@ -203,5 +209,5 @@ def _columns(log: Log, offsets: list[int]) -> Records:
         [entry.value for entry in entries],
         entries[0].epoch,
         [entry.headers for entry in entries] if keyed else None,
-        [entry.time for entry in entries] if keyed else None,
+        [entry.time for entry in entries],
     )

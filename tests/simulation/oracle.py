@@ -18,23 +18,53 @@ class State:
     """A partition's totals, hours and marks at a position."""
 
     totals: dict[tuple[int, bytes], tuple[int, int]] = field(default_factory=dict)
-    hours: dict[int, int] = field(default_factory=dict)
+    hours: dict[int, list[int]] = field(default_factory=dict)  # position, and the tick where hours expire
     marks: dict[str, tuple[str, set[int], int]] = field(default_factory=dict)
     time: int = -1
+    floor: int = 0
+    tick: int = -1
     dead: set[int] = field(default_factory=set)
 
 
-def fold(entries: Sequence[Entry], start: int, stop: int, lost: Sequence[tuple[int, int]], window: int) -> State:
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The dedupe window, and the time for which an hour is kept after its last record (None: for ever)."""
+
+    window: int
+    keep: int | None
+
+
+def fold(entries: Sequence[Entry], start: int, stop: int, lost: Sequence[tuple[int, int]], rules: Rules) -> State:
     """The state at stop of a view that began at start and lacks the lost ranges."""
     state = State()
     for offset in range(start, stop):
         entry = entries[offset]
         if entry.state == "committed" and not any(low <= offset < high for low, high in lost):
-            _count(state, offset, entry, window)
+            if rules.keep is not None:
+                _expire(state, entry, rules.keep)
+            _count(state, offset, entry, rules)
     return state
 
 
-def _count(state: State, offset: int, entry: Entry, window: int) -> None:
+def _expire(state: State, entry: Entry, keep: int) -> None:
+    """A record shows the time: hours that were not touched for long go, from the lowest up to one in use."""
+    length = max(1, keep // 16)
+    tick = entry.time - entry.time % length
+    if tick <= state.tick:
+        return
+    state.tick = tick
+    in_use = [hour for hour, (_, touched) in state.hours.items() if touched + length + keep > tick]
+    key = parse_key(entry.key)
+    if key is not None and key[1] >= state.floor:
+        in_use.append(key[1])
+    while state.hours and in_use and min(state.hours) < min(in_use):
+        gone = min(state.hours)
+        del state.hours[gone]
+        state.totals = {at: counts for at, counts in state.totals.items() if at[0] != gone}
+        state.floor = gone + 1
+
+
+def _count(state: State, offset: int, entry: Entry, rules: Rules) -> None:
     if entry.headers:
         named = dict(entry.headers)
         if set(named) != {"flowagg-idempotency-key", "flowagg-body-digest", "flowagg-index"}:
@@ -42,7 +72,7 @@ def _count(state: State, offset: int, entry: Entry, window: int) -> None:
             return
         key, digest, index = (bytes(named[name] or b"").decode() for name in sorted(named, key=_order))  # type: ignore[arg-type]
         state.time = max(state.time, entry.time)
-        newest = state.time * 4 // window
+        newest = state.time * 4 // rules.window
         state.marks = {k: mark for k, mark in state.marks.items() if mark[2] >= newest - 4}
         known = state.marks.setdefault(key, (digest, set(), newest))
         if known[0] != digest:
@@ -56,9 +86,12 @@ def _count(state: State, offset: int, entry: Entry, window: int) -> None:
         state.dead.add(offset)
         return
     field_, hour, tx, rx = flow
+    if hour < state.floor:
+        state.dead.add(offset)
+        return
     old = state.totals.get((hour, field_), (0, 0))
     state.totals[hour, field_] = (old[0] + tx, old[1] + rx)
-    state.hours[hour] = offset + 1
+    state.hours[hour] = [offset + 1] if rules.keep is None else [offset + 1, state.tick]
 
 
 def _order(name: str) -> int:
@@ -67,27 +100,45 @@ def _order(name: str) -> int:
 
 def parse(entry: Entry) -> tuple[bytes, int, int, int] | None:
     """A record as (field, hour, bytes_tx, bytes_rx); None where it is no flow."""
+    key = parse_key(entry.key)
     try:
-        key, value = json.loads(entry.key or b""), json.loads(entry.value or b"")
-        src, dest, vpc, hour = key
-        numbers = [hour, value["bytes_tx"], value["bytes_rx"]]
+        value = json.loads(entry.value or b"")
+        numbers = [value["bytes_tx"], value["bytes_rx"]]
     except (ValueError, TypeError, KeyError):
         return None
-    names_well = all(isinstance(name, str) and 0 < len(name) <= 256 for name in (src, dest, vpc))
-    if not names_well or not all(type(number) is int and 0 <= number <= MAX for number in numbers):
+    if key is None or not all(_natural(number) for number in numbers):
         return None
-    field_ = json.dumps([src, dest, vpc], ensure_ascii=False, separators=(",", ":")).encode()
-    return field_, hour, numbers[1], numbers[2]
+    return *key, numbers[0], numbers[1]
+
+
+def parse_key(raw: bytes | None) -> tuple[bytes, int] | None:
+    """A record's key as (field, hour); None where it is no flow key."""
+    try:
+        src, dest, vpc, hour = json.loads(raw or b"")
+    except (ValueError, TypeError):
+        return None
+    if not all(isinstance(name, str) and 0 < len(name) <= 256 for name in (src, dest, vpc)) or not _natural(hour):
+        return None
+    return json.dumps([src, dest, vpc], ensure_ascii=False, separators=(",", ":")).encode(), hour
+
+
+def _natural(number: object) -> bool:
+    return type(number) is int and 0 <= number <= MAX
 
 
 def stored(data: Data, view: str, number: int, meta: Meta) -> tuple[dict[Any, Any], dict[Any, Any]]:
     """The totals and hours of a partition in Redis."""
-    hours = {int(h): int(p) for h, p in data.get(hours_key(view, number, meta.incarnation), {}).items()}
+    hours = {
+        int(hour): [int(part) for part in mark.split()]
+        for hour, mark in data.get(hours_key(view, number, meta.incarnation), {}).items()
+    }
+    prefix = totals_key(view, number, meta.incarnation, 0).removesuffix("0")
     totals = {}
-    for hour in hours:
-        for field_, value in data.get(totals_key(view, number, meta.incarnation, hour), {}).items():
-            tx, rx = value.split()
-            totals[hour, field_] = (int(tx), int(rx))
+    for name, fields in data.items():
+        if name.startswith(prefix):
+            for field_, value in fields.items():
+                tx, rx = value.split()
+                totals[int(name.removeprefix(prefix)), field_] = (int(tx), int(rx))
     return totals, hours
 
 
@@ -104,7 +155,9 @@ def stored_marks(data: Data, view: str, number: int, meta: Meta) -> dict[str, tu
     return found
 
 
-def differences(data: Data, view: str, number: int, meta: Meta, topics: Mapping[str, Topic], window: int) -> str | None:
+def differences(
+    data: Data, view: str, number: int, meta: Meta, topics: Mapping[str, Topic], rules: Rules
+) -> str | None:
     """Why what is stored of a partition is not the fold of its log; None where it is.
 
     A log that was truncated has several histories; what is stored may be of an older one (its
@@ -117,14 +170,17 @@ def differences(data: Data, view: str, number: int, meta: Meta, topics: Mapping[
     for entries in (log.entries, *reversed(log.versions)):
         if meta.position > len(entries):
             continue
-        state = fold(entries, meta.start, meta.position, lost, window)  # type: ignore[arg-type] # pairs
-        if found == (state.totals, state.hours) and stored_marks(data, view, number, meta) == state.marks:
+        state = fold(entries, meta.start, meta.position, lost, rules)  # type: ignore[arg-type] # pairs
+        moved = (meta.floor, meta.tick) == (state.floor, state.tick)
+        if moved and found == (state.totals, state.hours) and stored_marks(data, view, number, meta) == state.marks:
             return None
         first = first or state
     if first is None:
         return f"partition {number}: position {meta.position} is past the log's end {log.end}"
     return (
         f"partition {number} at position {meta.position} ({meta_key(view, number)}):\n"
-        f"  stored {sorted(found[0].items())} {found[1]} {stored_marks(data, view, number, meta)}\n"
-        f"  true   {sorted(first.totals.items())} {first.hours} {first.marks}"
+        f"  stored {sorted(found[0].items())} {found[1]} {stored_marks(data, view, number, meta)} "
+        f"floor {meta.floor} tick {meta.tick}\n"
+        f"  true   {sorted(first.totals.items())} {first.hours} {first.marks} "
+        f"floor {first.floor} tick {first.tick}"
     )

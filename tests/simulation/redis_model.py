@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from flowagg.view import DamagedView, decode_meta, hours_key, marks_key, meta_key, totals_key
+from flowagg.view import DamagedView, decode_hour, decode_meta, encode_hour, hours_key, marks_key, meta_key, totals_key
 from flowagg_consumer import effects as fx
 
 Data = dict[str, dict[bytes, bytes]]
@@ -46,6 +46,12 @@ class Node:
                 if position is None:
                     return None, None, []
                 return *position, [self._marks(view, command, key.encode()) for key in command.keys]
+            case fx.ReadHours():
+                position = self._position(view, command.partition)
+                if position is None:
+                    return None, None, {}
+                hours = self.data.get(hours_key(view, command.partition, command.incarnation), {})
+                return *position, {int(hour): decode_hour(mark) for hour, mark in hours.items()}
             case fx.Begin():
                 return self._begin(view, command)
             case fx.Apply():
@@ -93,11 +99,13 @@ class Node:
         fence = (b"%d" % apply.expected, apply.topic_id.encode(), apply.incarnation.encode())
         if (meta.get(b"position"), meta.get(b"topic_id"), meta.get(b"incarnation")) != fence:
             return False
+        hours = self.data.setdefault(hours_key(view, number, incarnation), {})
+        if apply.expiry is not None:
+            hours |= {b"%d" % hour: encode_hour(mark) for hour, mark in apply.expiry.adopted.items()}
         for hour in apply.hours:
             totals = self.data.setdefault(totals_key(view, number, incarnation, hour.hour), {})
             totals |= zip(hour.pairs[::2], hour.pairs[1::2], strict=True)
-            hours = self.data.setdefault(hours_key(view, number, incarnation), {})
-            hours[b"%d" % hour.hour] = b"%d" % hour.last_position
+            hours[b"%d" % hour.hour] = hour.mark
         for bucket, pairs in apply.marks.items():
             marks = self.data.setdefault(marks_key(view, number, incarnation, bucket), {})
             texts = [pair.encode() if isinstance(pair, str) else pair for pair in pairs]
@@ -110,6 +118,11 @@ class Node:
             b"time": b"%d" % apply.time,
             b"writer": apply.writer.encode(),
         }
+        if apply.expiry is not None:
+            for gone in apply.expiry.gone:
+                self.data.pop(totals_key(view, number, incarnation, gone), None)
+                hours.pop(b"%d" % gone, None)
+            meta |= {b"floor": b"%d" % apply.expiry.floor, b"tick": b"%d" % apply.expiry.tick}
         if apply.lost is not None:
             meta |= {b"lost": apply.lost.encode(), b"incomplete": b"1"}
         self.data[meta_key(view, number)] = meta

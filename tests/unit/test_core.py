@@ -40,6 +40,8 @@ class Driven:
 
     def load(self, meta: Meta | None, *, begins: Meta | None = None) -> None:
         """Answer a load of partition 0 up to its start."""
+        if not self.core.counts.loads:
+            self.expect(fx.CheckTopic)
         self.expect(fx.StartDescribe, "ticket")
         self.command(fx.Load)
         self.expect(fx.Receive, {0: meta})

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from flowagg.flow import encode_key, encode_value
 from flowagg.idempotency import Mark, encode_mark
-from flowagg.view import Meta
+from flowagg.view import Meta, decode_hour
 from flowagg_consumer.marks import Window
 from flowagg_consumer.partition import Batch, DeadLetterReason, Fenced, Partition, Refetch
 from flowagg_consumer.records import Records
@@ -51,7 +51,7 @@ class Stored:
             raise Fenced
         for hour in partition.totals(batch):
             self.totals |= {(hour.hour, f): v for f, v in zip(hour.pairs[::2], hour.pairs[1::2], strict=True)}
-            self.hours[hour.hour] = hour.last_position
+            self.hours[hour.hour] = decode_hour(hour.mark).position
         for key, entry in batch.marks.items():
             self.marks.setdefault(entry.bucket, {})[key] = entry.encode()
         for bucket in batch.expired:

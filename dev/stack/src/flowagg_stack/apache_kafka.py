@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata
 
 from flowagg_stack import provision
 from flowagg_stack.embedded import Server
-from flowagg_stack.ports import free_port
+from flowagg_stack.ports import free_ports
 from flowagg_stack.processes import Child, Processes, ProcessFailed, wait_until
 
 CLUSTER_HEAP_MIB: Final = 384
@@ -139,7 +139,7 @@ def _start(processes: Processes, directory: Path, names: Sequence[str], heap_mib
     java, jars = provision.java(), provision.kafka_jars()
     classpath = ["-cp", f"{jars}/*"]
     nodes = range(1, len(names) + 1)
-    ports = _free_ports(2 * len(names))
+    ports = free_ports(2 * len(names))
     own, controllers = dict(zip(nodes, ports, strict=False)), dict(zip(nodes, reversed(ports), strict=False))
     replicas = min(3, len(names))
     files = {}
@@ -183,14 +183,6 @@ def _cluster_id() -> str:
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
     # The tool would take a leading dash for an option.
     return "A" + cluster_id[1:] if cluster_id.startswith("-") else cluster_id
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, no two the same."""
-    ports: set[int] = set()
-    while len(ports) < count:
-        ports.add(free_port())
-    return list(ports)
 
 
 def _ignore(_: object) -> None:

@@ -11,6 +11,14 @@ def free_port() -> int:
         return port
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, no two the same."""
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return list(ports)
+
+
 def is_free(port: int) -> bool:
     """Whether a server could listen on the port."""
     with socket.socket() as probe:

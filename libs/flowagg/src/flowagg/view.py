@@ -4,8 +4,8 @@ Per partition of the log, all with one hash tag `{view:partition}`, so that Redi
 a view by partition and one script call sees one partition whole:
 
     flowagg:{default:3}:meta             hash: position, topic_id, leader_epoch, start, incomplete, incarnation,
-                                               time, writer, lost
-    flowagg:{default:3}:<inc>:hours      hash: hour -> position after the last record of that hour
+                                               time, writer, lost, floor, tick
+    flowagg:{default:3}:<inc>:hours      hash: hour -> "<position after its last record>[ <tick of that record>]"
     flowagg:{default:3}:<inc>:hour:<h>   hash: ["foo","bar","vpc-0"] -> "<bytes_tx> <bytes_rx>"
     flowagg:{default:3}:<inc>:marks:<b>  hash: Idempotency-Key -> "<digest> <counted indexes>", by bucket of log time
 
@@ -47,7 +47,9 @@ class Meta:
     incarnation: part of the totals' key names. time: the running maximum of keyed records' log time
     in milliseconds, -1 before the first. writer: who has written last, to tell one's own batch after
     a lost reply; nothing else may depend on it. lost: ranges of offsets that the log no longer held
-    when they were due, `5-9,20-30`, ends excluded; None where there are none.
+    when they were due, `5-9,20-30`, ends excluded; None where there are none. floor: hours below it have
+    expired; what comes for them counts nothing. tick: up to where log time has moved the floor, in
+    milliseconds, -1 where nothing expires.
     """
 
     position: int
@@ -59,6 +61,19 @@ class Meta:
     time: int = -1
     writer: str = ""
     lost: str | None = None
+    floor: int = 0
+    tick: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class HourMark:
+    """What is kept of an hour beside its totals: the next offset after its last record, and that record's tick.
+
+    tick: in milliseconds of log time; -1 where it was not kept.
+    """
+
+    position: int
+    tick: int = -1
 
 
 def meta_key(view: str, partition: int) -> str:
@@ -101,11 +116,26 @@ def decode_meta(fields: Mapping[bytes, bytes]) -> Meta | None:
             time=int(fields[b"time"]),
             writer=fields[b"writer"].decode("ascii"),
             lost=fields[b"lost"].decode("ascii") if b"lost" in fields else None,
+            floor=int(fields.get(b"floor", 0)),
+            tick=int(fields.get(b"tick", -1)),
         )
     except (KeyError, ValueError) as error:
         raise DamagedView(
             f"a partition's meta in Redis is damaged ({error!r}): stop the consumers and restore the view from a backup"
         ) from None
+
+
+def encode_hour(mark: HourMark) -> bytes:
+    """The value of an hour in a partition's hash of hours."""
+    return b"%d" % mark.position if mark.tick < 0 else b"%d %d" % (mark.position, mark.tick)
+
+
+def decode_hour(raw: bytes) -> HourMark:
+    """Read the value of an hour. Raises DamagedView."""
+    try:
+        return HourMark(*map(int, raw.split(b" ")))
+    except (ValueError, TypeError):
+        raise DamagedView(f"an hour's position in Redis is damaged: {raw[:80]!r}") from None
 
 
 def totals_field(key: bytes) -> bytes:

@@ -15,6 +15,7 @@ from flowagg_consumer import effects as fx
 from flowagg_consumer.marks import Window
 from flowagg_consumer.partition import Batch, Fenced, Partition, Refetch, Stop, StopReason
 from flowagg_consumer.records import Records
+from flowagg_consumer.retention import Retention
 
 _T = TypeVar("_T")
 Steps = Generator[fx.Effect, Any, _T]
@@ -28,7 +29,7 @@ class Config:
     """idle_seconds: longest wait for records. max_in_flight: script calls sent and not answered.
     reread_seconds, commit_seconds: between two of each. retry_seconds: before the first retry of a
     partition that could not be loaded; doubled with each failure of Kafka's up to 16-fold. cache_bytes: estimate
-    of memory for totals and marks. window: of dedupe, in log time.
+    of memory for totals and marks. window: of dedupe, in log time. retention: of hours, in log time.
     """
 
     idle_seconds: float
@@ -38,6 +39,7 @@ class Config:
     retry_seconds: float
     cache_bytes: int
     window: Window
+    retention: Retention = field(default_factory=Retention)
 
 
 @dataclass(slots=True)
@@ -45,10 +47,12 @@ class Loading:
     """A partition whose stored position is still to be read.
 
     kept: its state from before a lost reply; good only when Redis holds exactly what was sent.
+    reason: why it was not read at the last try.
     """
 
     retry_at: float
     kept: Partition | None = None
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -102,6 +106,7 @@ class Core:
         self.trouble: dict[str, str] = {}  # what is waited for -> why
         self.counts = Counts()
         self.assigned_once = False
+        self._topic_checked = False
         self.stopping = False
         self._config = config
         self._writer = writer
@@ -152,6 +157,7 @@ class Core:
 
     def _take_membership(self, fetched: fx.Fetched) -> Steps[None]:
         for number in fetched.revoked:
+            self._well("dead_letters")  # it may have been this one's; else the next try says so again
             self._forget(number)
             self._committed.pop(number, None)
         for number in fetched.assigned:
@@ -168,6 +174,10 @@ class Core:
         if not due:
             return
         try:
+            if not self._topic_checked:
+                yield fx.CheckTopic()
+                self._topic_checked = True
+                self._well("topic")
             description = _Description((yield fx.StartDescribe()), self.trouble)
             metas: Mapping[int, Meta | DamagedView | None] = yield from self._request(fx.Load(due))
             topic_id = yield from description.topic_id()
@@ -183,11 +193,11 @@ class Core:
                     begin = fx.Begin(number, low, topic_id, incarnation)
                     meta = yield from self._request(begin)
                 yield from self._loaded(number, meta, topic_id)
-            self.trouble.clear()
+            self._well("kafka", "redis")
         except (fx.StoreAway, fx.LogAway) as error:
             if isinstance(error, fx.StoreAway):
                 yield from self._doubt(error)
-            self._note("redis" if isinstance(error, fx.StoreAway) else "kafka", str(error))
+            self._note(error.source, str(error))
             for number in due:
                 if number in self.loading:
                     self._later(number, error)
@@ -205,7 +215,7 @@ class Core:
             kept.applied = kept.position
             self.counts.loads["kept"] += 1
         else:
-            kept = Partition(number, meta, self._config.window)
+            kept = Partition(number, meta, self._config.window, self._config.retention)
             self.counts.loads["read"] += 1
         self.running[number] = kept
         yield from self._restart(kept)
@@ -215,7 +225,7 @@ class Core:
         try:
             yield fx.Restart(partition.number, fx.Start(partition.position, partition.leader_epoch))
         except fx.LogAway as error:
-            self._note("kafka", str(error))
+            self._note(error.source, str(error))
             if self.running.get(partition.number) is not partition:
                 return
             del self.running[partition.number]
@@ -254,7 +264,11 @@ class Core:
             buckets = list(partition.live_buckets())
             read = fx.ReadMarks(partition.number, partition.meta.incarnation, examined.unknown_marks, buckets)
             partition.learn_marks(examined, *(yield from self._request(read)))
-        batch = partition.fold(examined)
+        expiry = None
+        if examined.tick is not None:
+            read_hours = fx.ReadHours(partition.number, partition.meta.incarnation)
+            expiry = partition.expire(examined, *(yield from self._request(read_hours)))
+        batch = partition.fold(examined, expiry)
         if batch.missing:
             fields = [(entry.hour, entry.field) for entry in batch.missing]
             read_totals = fx.ReadTotals(partition.number, partition.meta.incarnation, fields)
@@ -313,6 +327,7 @@ class Core:
         if batch.dead:
             # The position waits for the acknowledgement: else a crash would lose the letters.
             yield fx.SendDeadLetters(number, meta.topic_id, batch.dead)
+            self._well("dead_letters")
             self.counts.dead_letters.update(letter.reason for letter in batch.dead)
         while len(self._pending) >= self._config.max_in_flight:
             yield from self._receive()
@@ -341,6 +356,7 @@ class Core:
             marks=by_bucket,
             expired=batch.expired,
             lost=lost,
+            expiry=batch.expiry,
         )
 
     def _guard(self, partition: Partition, steps: Steps[_T]) -> Steps[_T | None]:
@@ -359,7 +375,7 @@ class Core:
         except Fenced as error:
             yield from self._doubt(error, number)
         except (fx.StoreAway, fx.LogAway) as error:
-            self._note("redis" if isinstance(error, fx.StoreAway) else "kafka", str(error))
+            self._note(error.source, str(error))
             yield from self._doubt(error, number)
         return None
 
@@ -403,7 +419,7 @@ class Core:
         if applied:
             pending.partition.acknowledged(pending.batch)
             self._failures.pop(number, None)
-            self.trouble.pop("redis", None)
+            self._well("redis")
             self.counts.flows += pending.batch.records - len(pending.batch.dead)
             self.counts.batches += 1
         elif self.running.get(number) is pending.partition:
@@ -418,6 +434,7 @@ class Core:
         their metas are read: it is good only if Redis holds exactly what was sent, and by this writer.
         """
         yield fx.Disconnect()
+        self._next_reread = self._clock()  # step 6: the next connection may lead to another master
         doubted = {pending.partition.number: pending.partition for pending in self._pending}
         self._pending.clear()
         at = self._clock()
@@ -445,7 +462,9 @@ class Core:
         if isinstance(error, fx.LogAway):
             self._failures[number] = failures + 1
         wait = self._config.retry_seconds * 2 ** min(failures, _MAX_BACKOFF_DOUBLINGS)
-        self.loading[number].retry_at = self._clock() + wait
+        loading = self.loading[number]
+        loading.retry_at = self._clock() + wait
+        loading.reason = str(error)
 
     # Steps 6 and 7 -----------------------------------------------------------------------------
 
@@ -469,8 +488,9 @@ class Core:
         except fx.StoreAway as error:
             self._note("redis", str(error))
             yield from self._doubt(error)
+            self._next_reread = now + self._config.retry_seconds
             return
-        self.trouble.pop("redis", None)
+        self._well("redis")
         for number, partition in owned.items():
             found, believed = stored[number], (partition.position, partition.meta.incarnation)
             if self.running.get(number) is not partition:
@@ -517,6 +537,11 @@ class Core:
         if self.trouble.get(source) != text:
             self._log("waiting", {"for": source, "reason": text})
         self.trouble[source] = text
+
+    def _well(self, *sources: str) -> None:
+        """What was waited for is there."""
+        for source in sources:
+            self.trouble.pop(source, None)
 
     def _bound_cache(self) -> None:
         """Free what was used least recently of the partition that holds most, past the setting."""

@@ -12,14 +12,37 @@ from flowagg.errors import FlowaggError
 
 from flowagg_consumer.partition import DeadLetter, HourTotals, StopReason
 from flowagg_consumer.records import Records
+from flowagg_consumer.retention import Expiry
 
 
-class LogAway(FlowaggError):
+class Away(FlowaggError):
+    """Something that is waited for. source: what, as states and logs name it."""
+
+    source = ""
+
+
+class LogAway(Away):
     """Kafka did not answer, or refused."""
 
+    source = "kafka"
 
-class StoreAway(FlowaggError):
+
+class DeadLettersAway(LogAway):
+    """The dead-letter topic takes no records."""
+
+    source = "dead_letters"
+
+
+class TopicRefused(LogAway):
+    """A setting of the topic would make totals wrong."""
+
+    source = "topic"
+
+
+class StoreAway(Away):
     """Redis is away, refused, or did not answer in time: what was sent may or may not have been done."""
+
+    source = "redis"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +124,11 @@ class Watermarks:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckTopic:
+    """Look at the topic's settings. Answered with None where they will do; TopicRefused, LogAway."""
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """Step 7: tell Kafka the positions, for lag tools. Answered with None, whether it worked or not."""
 
@@ -109,7 +137,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class SendDeadLetters:
-    """Produce to the dead-letter topic and wait for every acknowledgement. Answered with None; LogAway."""
+    """Produce to the dead-letter topic and wait for every acknowledgement. Answered with None; DeadLettersAway."""
 
     partition: int
     topic_id: str
@@ -159,12 +187,24 @@ class ReadMarks:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadHours:
+    """In one atomic call: stored position, incarnation, and what is kept of each hour.
+
+    Received as (position, incarnation, hour -> HourMark); (None, None, {}) without a meta.
+    """
+
+    partition: int
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
 class Apply:
     """Step 4: the fenced script. Received as True where it was applied, False where the fence refused.
 
     expected, topic_id, incarnation: the fence. position, leader_epoch, time, writer: the new meta.
     hours, marks (bucket -> pairs of key and value), expired (buckets to delete): what it writes.
-    lost: the meta's new list of lost ranges, None to leave it.
+    lost: the meta's new list of lost ranges, None to leave it. expiry: what a new tick of retention
+    brings, None to leave it.
     """
 
     partition: int
@@ -179,6 +219,7 @@ class Apply:
     marks: Mapping[int, Sequence[str | bytes]]
     expired: Sequence[int]
     lost: str | None
+    expiry: Expiry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +229,7 @@ class ReadPositions:
     partitions: Sequence[int]
 
 
-Command = Load | Begin | ReadTotals | ReadMarks | Apply | ReadPositions
+Command = Load | Begin | ReadTotals | ReadMarks | ReadHours | Apply | ReadPositions
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +256,7 @@ Effect = (
     | StartDescribe
     | AwaitTopic
     | Watermarks
+    | CheckTopic
     | Commit
     | SendDeadLetters
     | Send

@@ -22,4 +22,9 @@ INCOMPLETE = Gauge(
     "1 for a partition whose view lacks records that the log had lost.",
     ["partition"],
 )
+TOPIC_MISCONFIGURED = Gauge(
+    "flowagg_consumer_topic_misconfigured",
+    "1 for a setting of the topic that risks records or stops their being applied; looked at once, at the start.",
+    ["setting"],
+)
 CACHED_BYTES = Gauge("flowagg_consumer_cached_bytes", "Estimated memory of totals and marks kept, in bytes.")

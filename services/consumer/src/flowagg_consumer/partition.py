@@ -9,16 +9,18 @@ of the log from its recorded start up to P, and only the fenced script writes it
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
 from flowagg.flow import ByteCounts, InvalidFlow, decode_key, encode_key
 from flowagg.idempotency import InvalidMark, Mark, decode_mark
-from flowagg.view import Meta, decode_totals, encode_totals, totals_field
+from flowagg.view import HourMark, Meta, decode_totals, encode_hour, encode_totals, totals_field
 
 from flowagg_consumer.marks import ENTRY_BYTES, NO_TIME, MarkEntry, Verdict, Window, decode_entry
 from flowagg_consumer.records import Decoded, Records, decode_values
+from flowagg_consumer.retention import NO_TICK, Expiry, Retention
 
 ENTRY_OVERHEAD_BYTES: Final = 360
 """Estimate of an entry's memory beside its key and field: object, three integers, dict slot."""
@@ -50,6 +52,10 @@ class Fenced(Exception):
     """The stored position is not the one that was expected: drop what is in memory and load again."""
 
 
+class _ExpiredHour(InvalidFlow):
+    """A flow of an hour that the view no longer keeps."""
+
+
 class DeadLetterReason(StrEnum):
     """Why a record went to the dead-letter topic."""
 
@@ -57,6 +63,7 @@ class DeadLetterReason(StrEnum):
     INVALID_VALUE = "InvalidValue"
     INVALID_MARK = "InvalidIdempotencyHeaders"
     KEY_REUSED = "IdempotencyKeyReused"
+    EXPIRED_HOUR = "ExpiredHour"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +97,9 @@ class Examined:
     """Records that follow the position, before they are folded.
 
     position: the next offset after them. values: decoded, in place. marks: by place, of keyed
-    records. unknown_marks: keys whose entries are not in memory. rest: records that were handed
-    in and come after: to be handed in again.
+    records. unknown_marks: keys whose entries are not in memory. tick: the tick of retention that
+    begins with the first record, None where none does; then hours may expire first. rest: records
+    that were handed in and come after: to be handed in again.
     """
 
     records: Records
@@ -99,6 +107,7 @@ class Examined:
     values: Decoded
     marks: Mapping[int, Mark | InvalidMark]
     unknown_marks: list[str]
+    tick: int | None
     rest: Records | None
 
 
@@ -110,8 +119,8 @@ class Batch:
     entries that they change. missing: those of them whose stored totals are not in memory yet;
     they hold the batch's own sums until fill(). marks: entries of keys that they change.
     time: the running maximum of keyed records' log time after them; expired: the buckets of marks
-    that it ends. dead: records that count nothing. lost: a range of offsets that the log no longer
-    held.
+    that it ends. expiry: what a new tick of retention brings. dead: records that count nothing.
+    lost: a range of offsets that the log no longer held.
     """
 
     expected: int
@@ -123,16 +132,17 @@ class Batch:
     marks: dict[str, MarkEntry] = field(default_factory=dict)
     time: int = NO_TIME
     expired: list[int] = field(default_factory=list)
+    expiry: Expiry | None = None
     dead: list[DeadLetter] = field(default_factory=list)
     lost: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HourTotals:
-    """What one hour gets from a batch: pairs field, value, field, value, ...; and its last position."""
+    """What one hour gets from a batch: pairs field, value, field, value, ...; and its mark, encoded."""
 
     hour: int
-    last_position: int
+    mark: bytes
     pairs: list[bytes]
 
 
@@ -140,21 +150,24 @@ class Partition:
     """One owned partition: its position, and the totals and marks that are in memory.
 
     position: the next offset to fold; what is before it was sent to Redis. applied: the position
-    that Redis has acknowledged. Life: examine, learn_marks, fold, fill, totals, sent, applied, again
-    and again. On any doubt it is thrown away, never mended, and a new one is loaded from Redis;
+    that Redis has acknowledged. Life: examine, learn_marks, expire, fold, fill, totals, sent, applied,
+    again and again. On any doubt it is thrown away, never mended, and a new one is loaded from Redis;
     `settled` says whether all that is in memory was sent.
     """
 
-    def __init__(self, number: int, meta: Meta, window: Window) -> None:
+    def __init__(self, number: int, meta: Meta, window: Window, retention: Retention | None = None) -> None:
         self.number = number
         self.meta = meta
         self.position = meta.position
         self.applied = meta.position
         self.leader_epoch = meta.leader_epoch
         self.time = meta.time
+        self.floor = meta.floor
+        self.tick = meta.tick
         self.cached_bytes = 0
         self.settled = True
         self._window = window
+        self._retention = Retention() if retention is None else retention
         self._entries: dict[bytes, Entry] = {}
         self._marks: dict[str, MarkEntry | None] = {}  # None: known not to be stored
         self._batches = 0
@@ -179,6 +192,7 @@ class Partition:
         accepted = self._accept(records)
         if accepted is None:
             return None
+        accepted, tick = self._cut_at_tick(accepted)
         found: dict[int, Mark | InvalidMark] = {}
         if accepted.headers is not None:
             for place, headers in enumerate(accepted.headers):
@@ -197,6 +211,7 @@ class Partition:
             values=decode_values(accepted.values),
             marks=found,
             unknown_marks=[] if self._pristine else [key for key in keys if key not in self._marks],
+            tick=tick,
             rest=None if last == records.offsets[-1] else records.after(last),
         )
 
@@ -213,12 +228,29 @@ class Partition:
             self._marks[key] = None if newest is None else decode_entry(by_bucket[newest], newest)
             self.cached_bytes += ENTRY_BYTES + len(key)
 
-    def fold(self, examined: Examined) -> Batch:
+    def expire(
+        self, examined: Examined, stored_position: int, incarnation: str, hours: Mapping[int, HourMark]
+    ) -> Expiry:
+        """Step 3: what the tick that begins with the records brings, from the stored hours.
+
+        Raises Fenced where the position of the same atomic read is not the one that the fold starts from.
+        """
+        self._check_read(stored_position, incarnation)
+        assert examined.tick is not None  # noqa: S101 - asked only then
+        next_hour: int | None = None
+        with suppress(InvalidFlow):
+            *_, next_hour = decode_key(examined.records.keys[0])
+        return self._retention.expire(examined.tick, self.floor, hours, next_hour)
+
+    def fold(self, examined: Examined, expiry: Expiry | None = None) -> Batch:
         """Step 3: fold records into entries. Records that count nothing become dead letters."""
         self._batches = batch_number = self._batches + 1
         self.settled = False
         records = examined.records
         batch = Batch(self.position, examined.position, records.leader_epoch, len(records.offsets), time=self.time)
+        if expiry is not None:
+            self._take(expiry)
+            batch.expiry = expiry
         rows: Iterable[tuple[bytes | None, ByteCounts, int]] = zip(
             records.keys, examined.values.counts, records.offsets, strict=True
         )
@@ -232,6 +264,9 @@ class Partition:
             if entry is None:
                 try:
                     entry = self._admit(key)
+                except _ExpiredHour as error:
+                    batch.dead.append(_dead(records, offset, DeadLetterReason.EXPIRED_HOUR, str(error)))
+                    continue
                 except InvalidFlow as error:
                     batch.dead.append(_dead(records, offset, DeadLetterReason.INVALID_KEY, str(error)))
                     continue
@@ -272,7 +307,8 @@ class Partition:
             pairs: list[bytes] = [b""] * (2 * len(entries))
             pairs[::2] = [entry.field for entry in entries]
             pairs[1::2] = [encode_totals(entry.bytes_tx, entry.bytes_rx) for entry in entries]
-            hours.append(HourTotals(hour, max([entry.last for entry in entries]) + 1, pairs))
+            mark = HourMark(max([entry.last for entry in entries]) + 1, self._touched_tick)
+            hours.append(HourTotals(hour, encode_hour(mark), pairs))
         return hours
 
     def confirms(self, end: int) -> bool:
@@ -359,9 +395,35 @@ class Partition:
         stop = next(place for place in range(start + 1, count) if offsets[place] != offsets[place - 1] + 1)
         return records.between(start, stop)
 
+    @property
+    def _touched_tick(self) -> int:
+        return NO_TICK if self._retention.keep_ms is None else self.tick
+
+    def _cut_at_tick(self, records: Records) -> tuple[Records, int | None]:
+        """The records before a new tick of retention; or from one on, before the next, with the tick's start."""
+        times = records.timestamps
+        if times is None or self._retention.tick(max(times)) <= self.tick:
+            return records, None
+        tick_of = self._retention.tick
+        now = max(self.tick, tick_of(times[0]))
+        stop = next((place for place, time in enumerate(times) if tick_of(time) > now), len(times))
+        before = records if stop == len(times) else records.between(0, stop)
+        return before, now if now > self.tick else None
+
+    def _take(self, expiry: Expiry) -> None:
+        self.tick = expiry.tick
+        if expiry.floor == self.floor:
+            return
+        self.floor = expiry.floor
+        self._entries = {key: entry for key, entry in self._entries.items() if entry.hour >= expiry.floor}
+        self.cached_bytes = sum(entry.size for entry in self._entries.values())
+        self.cached_bytes += sum(ENTRY_BYTES + len(key) for key in self._marks)
+
     def _admit(self, raw: bytes | None) -> Entry:
         """The entry of a key that is not in memory under this spelling. Raises InvalidFlow."""
         src_app, dest_app, vpc_id, hour = decode_key(raw)
+        if hour < self.floor:
+            raise _ExpiredHour(f"the hour {hour} has expired: the view keeps hours from {self.floor} on")
         assert raw is not None  # noqa: S101 - decode_key refused it
         canonical = encode_key(src_app, dest_app, vpc_id, hour)
         entry = self._entries.get(canonical)

@@ -15,8 +15,9 @@ _decoder = msgspec.json.Decoder(ByteCounts)
 class Records:
     """Consecutive records of one partition, as columns of one length, in offset order.
 
-    leader_epoch: of all of them (whoever fetches splits where it changes). headers and timestamps
-    (log-append time in milliseconds): None where no record has headers.
+    leader_epoch: of all of them (whoever fetches splits where it changes). headers: None where no record
+    has any. timestamps (log-append time in milliseconds): None where nothing needs them, neither
+    headers nor retention.
     """
 
     offsets: Sequence[int]

@@ -18,7 +18,7 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         le=1000,
         description="Time to wait for a batch to fill once it has a record, in milliseconds.",
     )
-    prefetch_bytes: int = Field(16 * 2**20, ge=2**20, description="Most bytes fetched ahead of the fold.")
+    prefetch_bytes: int = Field(4 * 2**20, ge=2**20, description="Most bytes fetched ahead of the fold.")
     cache_bytes: int = Field(
         256 * 2**20,
         ge=2**20,
@@ -36,6 +36,12 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         86_400.0,
         ge=60,
         description="Log time for which a repeat of a keyed POST counts nothing, in seconds; fixed for a view.",
+    )
+    retention_hours: float | None = Field(
+        None,
+        gt=0,
+        le=1_000_000,
+        description="Log time for which an hour is kept after its last record, in hours; unset: for ever.",
     )
     reread_seconds: float = Field(
         0.5,

@@ -1,5 +1,6 @@
 """Redis as the consumer sees it: one connection to the master, commands sent without waiting for answers."""
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,19 @@ import hiredis
 import redis
 from flowagg.redis_client import connect
 from flowagg.settings import RedisSettings
-from flowagg.view import DamagedView, Meta, decode_meta, hours_key, marks_key, meta_key, partitions_key, totals_key
+from flowagg.view import (
+    DamagedView,
+    HourMark,
+    Meta,
+    decode_hour,
+    decode_meta,
+    encode_hour,
+    hours_key,
+    marks_key,
+    meta_key,
+    partitions_key,
+    totals_key,
+)
 from redis.connection import Connection
 
 from flowagg_consumer import effects as fx
@@ -27,9 +40,9 @@ return redis.call('HGETALL', KEYS[1])
 
 _APPLY = f"""#!lua
 -- Step 4. KEYS: meta, hours, then the hashes that are written, then the keys that are deleted.
--- ARGV: expected position, topic id, incarnation, new position, leader epoch, time, writer, lost ('' to leave it),
---   number of hashes; then per hash: hour ('' where it is none), last position, number n of values, and
---   n values (field, value, ...).
+-- ARGV: expected position, topic id, incarnation, new position, leader epoch, time, writer, lost, floor, tick
+--   ('' to leave these three), number of hashes; then per hash: hour ('' where it is none), its mark,
+--   number n of values, and n values (field, value, ...); then the hours that expire.
 local stored = redis.call('HMGET', KEYS[1], 'position', 'topic_id', 'incarnation')
 for i = 1, 3 do
   if stored[i] ~= ARGV[i] then
@@ -44,8 +57,8 @@ for i = 2, #KEYS do
     return redis.error_reply('DAMAGED ' .. KEYS[i] .. ' is a ' .. kind)
   end
 end
-local hashes = tonumber(ARGV[9])
-local at = 10
+local hashes = tonumber(ARGV[11])
+local at = 12
 for i = 3, 2 + hashes do
   if ARGV[at] ~= '' then
     redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1])
@@ -61,9 +74,15 @@ end
 for i = 3 + hashes, #KEYS do
   redis.call('UNLINK', KEYS[i])
 end
+for i = at, #ARGV do
+  redis.call('HDEL', KEYS[2], ARGV[i])
+end
 redis.call('HSET', KEYS[1], 'position', ARGV[4], 'leader_epoch', ARGV[5], 'time', ARGV[6], 'writer', ARGV[7])
 if ARGV[8] ~= '' then
   redis.call('HSET', KEYS[1], 'lost', ARGV[8], 'incomplete', '1')
+end
+if ARGV[9] ~= '' then
+  redis.call('HSET', KEYS[1], 'floor', ARGV[9], 'tick', ARGV[10])
 end
 return 1
 """
@@ -141,8 +160,11 @@ class Store:
             try:
                 connection.connect()
                 connection.send_packed_command(
-                    connection.pack_commands([("SCRIPT", "LOAD", _BEGIN), ("SCRIPT", "LOAD", _APPLY)])
+                    connection.pack_commands(
+                        [("INFO", "memory"), ("SCRIPT", "LOAD", _BEGIN), ("SCRIPT", "LOAD", _APPLY)]
+                    )
                 )
+                _check_eviction(connection.read_response())
                 self._shas = [connection.read_response(), connection.read_response()]
             except BaseException:
                 connection.disconnect()
@@ -154,7 +176,7 @@ class Store:
     def _with_shas(self, packed: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         return [("EVALSHA", self._shas[part[1]], *part[2:]) if part[0] == "EVALSHA" else part for part in packed]
 
-    def _pack(self, command: fx.Command) -> tuple[list[tuple[Any, ...]], _Sent]:
+    def _pack(self, command: fx.Command) -> tuple[list[tuple[Any, ...]], _Sent]:  # noqa: PLR0911 - one a command
         match command:
             case fx.Apply():
                 return [self._pack_apply(command)], _Sent(1, lambda replies: replies[0] == 1)
@@ -184,24 +206,34 @@ class Store:
                 return self._pack_read_totals(command)
             case fx.ReadMarks():
                 return self._pack_read_marks(command)
+            case fx.ReadHours():
+                return self._pack_read_hours(command)
 
     def _pack_apply(self, apply: fx.Apply) -> tuple[Any, ...]:
         view, number, incarnation = self._view, apply.partition, apply.incarnation
         keys = [meta_key(view, number), hours_key(view, number, incarnation)]
         hashes: list[Any] = []
+        expiry = apply.expiry
+        adopted = [] if expiry is None else sorted(expiry.adopted.items())
+        for adopted_hour, mark in adopted:  # first: a record of the same batch may touch the hour again
+            keys.append(totals_key(view, number, incarnation, adopted_hour))
+            hashes += (adopted_hour, encode_hour(mark), 0)
         for hour in apply.hours:
             keys.append(totals_key(view, number, incarnation, hour.hour))
-            hashes += (hour.hour, hour.last_position, len(hour.pairs))
+            hashes += (hour.hour, hour.mark, len(hour.pairs))
             hashes += hour.pairs
         for bucket, pairs in apply.marks.items():
             keys.append(marks_key(view, number, incarnation, bucket))
             hashes += ("", "", len(pairs))
             hashes += pairs
-        count = len(apply.hours) + len(apply.marks)
+        count = len(adopted) + len(apply.hours) + len(apply.marks)
         keys += (marks_key(view, number, incarnation, bucket) for bucket in apply.expired)
+        gone = [] if expiry is None else expiry.gone
+        keys += (totals_key(view, number, incarnation, hour) for hour in gone)
         fence = (apply.expected, apply.topic_id, apply.incarnation)
-        new = (apply.position, apply.leader_epoch, apply.time, apply.writer, apply.lost or "", count)
-        return ("EVALSHA", 1, len(keys), *keys, *fence, *new, *hashes)
+        new = (apply.position, apply.leader_epoch, apply.time, apply.writer, apply.lost or "")
+        retention = ("", "") if expiry is None else (expiry.floor, expiry.tick)
+        return ("EVALSHA", 1, len(keys), *keys, *fence, *new, *retention, count, *hashes, *gone)
 
     def _pack_read_totals(self, command: fx.ReadTotals) -> tuple[list[tuple[Any, ...]], _Sent]:
         by_hour: dict[int, list[int]] = {}
@@ -249,6 +281,18 @@ class Store:
 
         return self._transaction(command.partition, reads, read)
 
+    def _pack_read_hours(self, command: fx.ReadHours) -> tuple[list[tuple[Any, ...]], _Sent]:
+        def read(replies: list[Any]) -> tuple[int | None, str | None, dict[int, HourMark]]:
+            first, flat = replies[-1]
+            stored = _position(first)
+            if stored is None:
+                return None, None, {}
+            hours = zip(flat[::2], flat[1::2], strict=True)
+            return *stored, {int(hour): decode_hour(mark) for hour, mark in hours}
+
+        key = hours_key(self._view, command.partition, command.incarnation)
+        return self._transaction(command.partition, [("HGETALL", key)], read)
+
     def _transaction(
         self, number: int, reads: list[tuple[Any, ...]], read: Callable[[list[Any]], Any]
     ) -> tuple[list[tuple[Any, ...]], _Sent]:
@@ -283,6 +327,14 @@ def _position_or_damage(reply: list[bytes | None] | DamagedView) -> tuple[int, s
         return _position(reply)
     except DamagedView as error:
         return error
+
+
+def _check_eviction(memory: bytes) -> None:
+    """Raises redis.RedisError where this Redis may throw totals away when it is full."""
+    found = re.search(rb"^maxmemory_policy:(allkeys-\w+)", memory, re.M)
+    if found is not None:
+        policy = found[1].decode("ascii")
+        raise redis.RedisError(f"RedisEvicts: maxmemory-policy {policy} would throw totals away: set it to noeviction")
 
 
 def _away(error: Exception) -> fx.StoreAway:

@@ -14,6 +14,7 @@ from flowagg_consumer import metrics
 from flowagg_consumer.core import GUIDE, Config, Core
 from flowagg_consumer.log import Log
 from flowagg_consumer.marks import Window
+from flowagg_consumer.retention import Retention
 from flowagg_consumer.settings import ConsumerSettings
 from flowagg_consumer.store import Store
 
@@ -57,6 +58,9 @@ class Worker:
             retry_seconds=settings.retry_seconds,
             cache_bytes=settings.cache_bytes,
             window=Window(int(settings.dedupe_window_seconds * 1000)),
+            retention=Retention(
+                None if settings.retention_hours is None else int(settings.retention_hours * 3_600_000)
+            ),
         )
         self._core = Core(config, writer, clock, new_incarnation, _say)
 
@@ -87,8 +91,9 @@ class Worker:
             checks["group"] = "waiting for the group to assign partitions"
         for number, stop in sorted(dict(core.stopped).items()):
             checks[f"partition_{number}"] = f"stopped, {stop.reason}: {stop.detail}; {GUIDE}"
-        for number in sorted(dict(core.loading)):
-            checks[f"partition_{number}"] = "its stored position could not be read yet; trying again"
+        for number, loading in sorted(dict(core.loading).items()):
+            reason = f" ({loading.reason})" if loading.reason else ""
+            checks[f"partition_{number}"] = f"not applied at the moment, trying again{reason}"
         return checks
 
     def _drive(self) -> None:
@@ -133,12 +138,24 @@ class Worker:
                 return log.pause(effect.partition)
             case fx.Watermarks():
                 return log.watermarks(effect.partitions)
+            case fx.CheckTopic():
+                return self._check_topic()
             case fx.Commit():
                 return log.commit(effect.positions)
             case fx.SendDeadLetters():
                 return log.send_dead_letters(effect.partition, effect.topic_id, effect.letters)
             case fx.Disconnect():
                 return store.disconnect()
+
+    def _check_topic(self) -> None:
+        findings = self._log.check_topic()
+        metrics.TOPIC_MISCONFIGURED.clear()
+        for finding in findings:
+            metrics.TOPIC_MISCONFIGURED.labels(finding.setting).set(1)
+            _log.warning("topic setting", extra={"finding": str(finding)})
+        refused = [finding for finding in findings if finding.refused]
+        if refused:
+            raise fx.TopicRefused(f"topic {self._settings.kafka_topic}: " + "; ".join(map(str, refused)))
 
     def _publish_due(self, now: float) -> None:
         if now >= self._next_publish:

@@ -141,12 +141,14 @@ class Flows:
         lag = found.freshness.lag_records
         if not found.freshness.fresh:
             metrics.STALE.inc()
-        rows = unite(query.hour, (part.totals for part in found.parts.values()))
+        rows = [] if found.expired else unite(query.hour, (part.totals for part in found.parts.values()))
         metrics.ROWS.inc(len(rows))
         headers = {
             "Flowagg-Fresh": "true" if found.freshness.fresh else "false",
             "Flowagg-Lag-Records": "unknown" if lag == UNKNOWN_LAG else str(lag),
         }
+        if found.expired:
+            headers["Flowagg-Expired"] = "true"
         return Response(msgspec.json.encode(rows), media_type="application/json", headers=headers)
 
 

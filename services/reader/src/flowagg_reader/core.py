@@ -72,10 +72,14 @@ Effect = LookUpEnd | ListPartitions | ReadMetas | ReadHour | Pause
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """freshness.lag_records is UNKNOWN_LAG where it is not known."""
+    """freshness.lag_records is UNKNOWN_LAG where it is not known.
+
+    expired: a partition no longer keeps the hour; what others may still hold of it would be a part.
+    """
 
     parts: Mapping[int, PartitionHour]
     freshness: Freshness
+    expired: bool = False
 
 
 def answer(query: Query, now: Iterable[float], wait_seconds: float) -> Generator[Effect, Any, Answer]:
@@ -100,7 +104,8 @@ def answer(query: Query, now: Iterable[float], wait_seconds: float) -> Generator
     if query.consistency is Consistency.STRICT and not freshness.fresh:
         lag = "an unknown number of" if freshness.lag_records == UNKNOWN_LAG else freshness.lag_records
         raise NotFresh(f"The totals are not fresh yet: {lag} records are still to be applied")
-    return Answer(parts, freshness)
+    floor = max((part.meta.floor for part in parts.values() if part.meta is not None), default=0)
+    return Answer(parts, freshness, expired=query.hour < floor)
 
 
 def _required(query: Query) -> Generator[Effect, Any, tuple[Position | None, Position | None]]:
