@@ -45,8 +45,8 @@ class Log:
         return next((offset for offset in range(self.low, self.end) if self.entries[offset].state == "open"), self.end)
 
     def epoch_end(self, epoch: int) -> int:
-        """The end offset of an epoch, as the leader answers OffsetForLeaderEpoch."""
-        return next((offset for offset in range(self.end) if self.entries[offset].epoch > epoch), self.end)
+        """The end offset of an epoch, as the leader answers OffsetForLeaderEpoch: none lies before the log's start."""
+        return next((offset for offset in range(self.low, self.end) if self.entries[offset].epoch > epoch), self.end)
 
 
 class Topic:
