@@ -10,22 +10,30 @@ from pathlib import Path
 from typing import Any, Final
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ClusterMetadata
+from confluent_kafka.admin import (
+    AdminClient,
+    ClusterMetadata,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
 
 from flowagg_stack import provision
+from flowagg_stack.certificates import Certificate
 from flowagg_stack.embedded import Server
 from flowagg_stack.ports import free_ports
 from flowagg_stack.processes import Child, Processes, ProcessFailed, wait_until
 
 CLUSTER_HEAP_MIB: Final = 384
 _FORMAT_SECONDS: Final = 60
+_SCRAM_ITERATIONS: Final = 4096
 
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id={node}
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{more}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs={logs}
@@ -53,6 +61,19 @@ log.segment.bytes=67108864
 _CLUSTER_PROPERTIES = """\
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
+"""
+
+# Passwords of SCRAM are in the cluster's metadata, so that they can be changed while it runs: see set_password.
+_SECURE_PROPERTIES = """\
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL
+ssl.keystore.type=PEM
+ssl.keystore.location={keys}
+ssl.truststore.type=PEM
+ssl.truststore.location={ca}
+listener.name.ssl.ssl.client.auth=required
+listener.name.sasl_ssl.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=\
+org.apache.kafka.common.security.scram.ScramLoginModule required;
 """
 
 
@@ -123,6 +144,37 @@ def start_kafka(processes: Processes, directory: Path, heap_mib: int = 512) -> S
     return Server(cluster.bootstrap_servers, f"Apache Kafka {provision.KAFKA_VERSION}", cluster.nodes[1])
 
 
+@dataclass(frozen=True, slots=True)
+class SecureKafka:
+    """A broker and the addresses host:port of its listeners.
+
+    server.address: in the clear, for those who administer it. sasl_ssl: TLS and SCRAM-SHA-512.
+    mutual_tls: TLS and a client certificate.
+    """
+
+    server: Server
+    sasl_ssl: str
+    mutual_tls: str
+
+    def set_password(self, user: str, password: str) -> None:
+        """Make a user of the SASL_SSL listener, or give one another password. Raises KafkaException."""
+        info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, _SCRAM_ITERATIONS)
+        change = UserScramCredentialUpsertion(user, info, password.encode())
+        _admin(self.server.address).alter_user_scram_credentials([change])[user].result(20)
+
+
+def start_secure_kafka(
+    processes: Processes, directory: Path, files: Certificate, heap_mib: int = CLUSTER_HEAP_MIB
+) -> SecureKafka:
+    """Start a broker that speaks TLS too, with that certificate. Raises provision.Missing, ProcessFailed."""
+    sasl_ssl, mutual_tls = free_ports(2)
+    more = f",SASL_SSL://127.0.0.1:{sasl_ssl},SSL://127.0.0.1:{mutual_tls}"
+    properties = _SECURE_PROPERTIES.format(keys=files.both, ca=files.ca)
+    cluster = _start(processes, directory, ["kafka-secure"], heap_mib, properties, more)
+    server = Server(cluster.bootstrap_servers, f"Apache Kafka {provision.KAFKA_VERSION}", cluster.nodes[1])
+    return SecureKafka(server, f"127.0.0.1:{sasl_ssl}", f"127.0.0.1:{mutual_tls}")
+
+
 def start_kafka_cluster(
     processes: Processes, directory: Path, brokers: int = 3, heap_mib: int = CLUSTER_HEAP_MIB
 ) -> KafkaCluster:
@@ -135,7 +187,10 @@ def start_kafka_cluster(
     return _start(processes, directory, names, heap_mib, _CLUSTER_PROPERTIES)
 
 
-def _start(processes: Processes, directory: Path, names: Sequence[str], heap_mib: int, properties: str) -> KafkaCluster:
+def _start(
+    processes: Processes, directory: Path, names: Sequence[str], heap_mib: int, properties: str, more: str = ""
+) -> KafkaCluster:
+    """properties: further ones of each broker. more: its further listeners, each after a comma."""
     java, jars = provision.java(), provision.kafka_jars()
     classpath = ["-cp", f"{jars}/*"]
     nodes = range(1, len(names) + 1)
@@ -152,6 +207,7 @@ def _start(processes: Processes, directory: Path, names: Sequence[str], heap_mib
             voters=",".join(f"{voter}@127.0.0.1:{port}" for voter, port in controllers.items()),
             port=own[node],
             controller=controllers[node],
+            more=more,
             logs=home / "logs",
             replicas=replicas,
             in_sync=max(1, replicas - 1),

@@ -9,6 +9,7 @@ from typing import Final
 
 from flowagg.errors import FlowaggError
 
+from flowagg_stack.certificates import Certificate, redis_options
 from flowagg_stack.ports import answers, free_port
 from flowagg_stack.processes import Child, Processes, wait_until
 
@@ -73,13 +74,18 @@ def start_redis(processes: Processes) -> Server:
     return start_redis_binary(processes, binary)
 
 
-def start_redis_binary(processes: Processes, binary: str, *options: str, name: str = "redis") -> Server:
-    """Start a redis-server or valkey-server on a free port, in memory alone unless options say more."""
+def start_redis_binary(
+    processes: Processes, binary: str, *options: str, name: str = "redis", tls: Certificate | None = None
+) -> Server:
+    """Start a redis-server or valkey-server on a free port, in memory alone unless options say more.
+
+    tls: its certificate, where it is to speak TLS alone and to ask for one of the same CA.
+    """
     port = free_port()
+    ports = {"port": str(port)} if tls is None else {"port": "0", "tls-port": str(port), **redis_options(tls)}
     command = [
         binary,
-        "--port",
-        str(port),
+        *(word for option, value in ports.items() for word in (f"--{option}", value)),
         "--bind",
         "127.0.0.1",
         "--save",

@@ -11,6 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from flowagg_stack import provision
+from flowagg_stack.certificates import Certificate, redis_options
 from flowagg_stack.ports import answers, free_port
 from flowagg_stack.processes import Child, Processes, ProcessFailed, wait_until
 
@@ -20,7 +21,7 @@ SENTINELS: Final = 3
 _ASK_SECONDS: Final = 0.5
 
 _NODE = """\
-port {port}
+{listens}
 bind 127.0.0.1
 dir {directory}
 save ""
@@ -29,16 +30,32 @@ appendfsync everysec
 repl-diskless-sync-delay 0
 shutdown-timeout 0
 maxmemory-policy noeviction
+{secrets}
 """
 
 _SENTINEL = """\
-port {port}
+{listens}
 bind 127.0.0.1
 dir {directory}
 sentinel monitor {name} {host} {master_port} 2
 sentinel down-after-milliseconds {name} {down_after_ms}
 sentinel failover-timeout {name} {failover_timeout_ms}
+{secrets}
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """What a set asks of its clients, which its nodes and sentinels ask of each other too.
+
+    server, client: certificates of one CA. Nothing is taken in the clear, or from whoever has none.
+    password: of the nodes. sentinel_password: of the sentinels.
+    """
+
+    server: Certificate
+    client: Certificate
+    password: str
+    sentinel_password: str
 
 
 @dataclass(slots=True)
@@ -50,17 +67,41 @@ class SentinelSet:
 
     processes: Processes
     directory: Path
+    security: Security | None = None
     nodes: dict[str, Child] = field(default_factory=dict)
     sentinels: dict[str, Child] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
         """The FLOWAGG_* variables for services."""
-        return {"FLOWAGG_REDIS_SENTINELS": ",".join(self.sentinels), "FLOWAGG_REDIS_MASTER_NAME": MASTER_NAME}
+        found = {"FLOWAGG_REDIS_SENTINELS": ",".join(self.sentinels), "FLOWAGG_REDIS_MASTER_NAME": MASTER_NAME}
+        if self.security is not None:
+            found |= {
+                "FLOWAGG_REDIS_TLS": "true",
+                "FLOWAGG_SENTINEL_TLS": "true",
+                "FLOWAGG_REDIS_CA_FILE": str(self.security.client.ca),
+                "FLOWAGG_REDIS_CERTIFICATE_FILE": str(self.security.client.certificate),
+                "FLOWAGG_REDIS_KEY_FILE": str(self.security.client.key),
+            }
+        return found
+
+    def client(self, address: str) -> redis.Redis:
+        """A client of one node or sentinel, as the function of that name, which knows the passwords."""
+        if self.security is None:
+            return client(address)
+        sentinel = address in self.sentinels
+        return client(
+            address,
+            ssl=True,
+            ssl_ca_certs=str(self.security.client.ca),
+            ssl_certfile=str(self.security.client.certificate),
+            ssl_keyfile=str(self.security.client.key),
+            password=self.security.sentinel_password if sentinel else self.security.password,
+        )
 
     def master(self) -> str:
         """The master's address, as that sentinel says which has seen the newest failover. Raises ProcessFailed."""
-        said = [answer for address in self.sentinels if (answer := _says(address)) is not None]
+        said = [answer for address in self.sentinels if (answer := self._says(address)) is not None]
         if not said:
             raise ProcessFailed("no sentinel answers")
         return max(said)[1]
@@ -111,12 +152,12 @@ class SentinelSet:
     def _in_sync(self) -> bool:
         """Whether each replica has all that the master has written, and follows it."""
         master = self.master()
-        with client(master) as asked:
+        with self.client(master) as asked:
             written: Any = asked.info("replication")
         if written["role"] != "master" or written["connected_slaves"] != NODES - 1:
             return False
         for address in self.nodes.keys() - {master}:
-            with client(address) as asked:
+            with self.client(address) as asked:
                 copied: Any = asked.info("replication")
             following = f"{copied.get('master_host')}:{copied.get('master_port')}" == master
             if not following or copied["master_link_status"] != "up":
@@ -127,7 +168,7 @@ class SentinelSet:
 
     def _knows(self, sentinel: str) -> bool:
         """Whether a sentinel would take part in a failover: it sees all of the others, and nothing down."""
-        with client(sentinel) as asked:
+        with self.client(sentinel) as asked:
             master: Any = asked.sentinel_master(MASTER_NAME, return_responses=True)
             replicas: Any = asked.sentinel_slaves(MASTER_NAME)
             others: Any = asked.sentinel_sentinels(MASTER_NAME)
@@ -138,6 +179,23 @@ class SentinelSet:
             and [other["flags"] for other in others] == ["sentinel"] * (SENTINELS - 1)
         )
 
+    def _says(self, sentinel: str) -> tuple[int, str] | None:
+        """The failovers that a sentinel has seen (the epoch) and the master's address; None without an answer."""
+        with self.client(sentinel) as asked:
+            try:
+                state: Any = asked.sentinel_master(MASTER_NAME, return_responses=True)
+                # Not state["ip"]: the sentinel that leads a failover shows the old one until it is all over.
+                host, port = asked.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
+            except redis.RedisError:
+                return None
+        return int(state["config-epoch"]), f"{host.decode()}:{int(port)}"
+
+    def _connected(self, port: int) -> int:
+        with self.client(f"127.0.0.1:{port}") as asked:
+            found: Any = asked.info("replication")
+        connected: int = found["connected_slaves"]
+        return connected
+
     def _start_node(self, name: str, address: str, role: Sequence[str]) -> Child:
         configuration = self.directory / name / "redis.conf"
         command = [provision.redis_server(), str(configuration), "--replicaof", *role]
@@ -146,7 +204,12 @@ class SentinelSet:
 
 
 def start_sentinel_set(
-    processes: Processes, directory: Path, *, down_after_ms: int = 1000, failover_timeout_ms: int = 2000
+    processes: Processes,
+    directory: Path,
+    *,
+    down_after_ms: int = 1000,
+    failover_timeout_ms: int = 2000,
+    security: Security | None = None,
 ) -> SentinelSet:
     """Start one master, two replicas and three sentinels on free ports, and wait until they are ready.
 
@@ -154,13 +217,18 @@ def start_sentinel_set(
     failover_timeout_ms: twice this passes before a failover that failed, as by a split vote, is
     tried again, in milliseconds. Raises provision.Missing, ProcessFailed.
     """
-    started = SentinelSet(processes, directory)
+    started = SentinelSet(processes, directory, security)
+    secrets = sentinel_secrets = ""
+    if security is not None:
+        secrets = f"requirepass {security.password}\nmasterauth {security.password}"
+        own = f"requirepass {security.sentinel_password}\nsentinel sentinel-pass {security.sentinel_password}"
+        sentinel_secrets = f"{own}\nsentinel auth-pass {MASTER_NAME} {security.password}"
     role = ["no", "one"]
     master_port = 0
     for number in range(NODES):
         name, port = f"redis-{number}", free_port()
         (directory / name).mkdir()
-        text = _NODE.format(port=port, directory=directory / name)
+        text = _NODE.format(listens=_listens(security, port), directory=directory / name, secrets=secrets)
         (directory / name / "redis.conf").write_text(text, encoding="utf-8")
         child = started._start_node(name, f"127.0.0.1:{port}", role)
         _wait_answers(child, port)
@@ -168,12 +236,15 @@ def start_sentinel_set(
             master_port = port
             role = ["127.0.0.1", str(port)]
     # Only now: a sentinel learns of replicas from the master's INFO, which it reads at once and then every 10 s.
-    wait_until(lambda: _connected(master_port) == NODES - 1, "the replicas connect", 20, list(started.nodes.values()))
+    wait_until(
+        lambda: started._connected(master_port) == NODES - 1, "the replicas connect", 20, list(started.nodes.values())
+    )
     for number in range(SENTINELS):
         name, port = f"sentinel-{number}", free_port()
         (directory / name).mkdir()
         text = _SENTINEL.format(
-            port=port,
+            listens=_listens(security, port),
+            secrets=sentinel_secrets,
             directory=directory / name,
             name=MASTER_NAME,
             host="127.0.0.1",
@@ -190,8 +261,8 @@ def start_sentinel_set(
     return started
 
 
-def client(address: str) -> redis.Redis:
-    """A client of one node or sentinel, whatever its role is: short waits, no retries."""
+def client(address: str, **options: Any) -> redis.Redis:
+    """A client of one node or sentinel, whatever its role is: short waits, no retries. options: redis-py's."""
     return redis.Redis(
         "127.0.0.1",
         _port(address),
@@ -199,26 +270,16 @@ def client(address: str) -> redis.Redis:
         socket_connect_timeout=_ASK_SECONDS,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
+        **options,
     )
 
 
-def _says(sentinel: str) -> tuple[int, str] | None:
-    """The failovers that a sentinel has seen (the epoch) and the master's address; None where it does not answer."""
-    with client(sentinel) as asked:
-        try:
-            state: Any = asked.sentinel_master(MASTER_NAME, return_responses=True)
-            # Not state["ip"]: the sentinel that leads a failover shows the old one until it is all over.
-            host, port = asked.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
-        except redis.RedisError:
-            return None
-    return int(state["config-epoch"]), f"{host.decode()}:{int(port)}"
-
-
-def _connected(port: int) -> int:
-    with client(f"127.0.0.1:{port}") as asked:
-        found: Any = asked.info("replication")
-    connected: int = found["connected_slaves"]
-    return connected
+def _listens(security: Security | None, port: int) -> str:
+    """The lines of a configuration about the port."""
+    if security is None:
+        return f"port {port}"
+    options = {"port": "0", "tls-port": str(port), **redis_options(security.server)}
+    return "\n".join(f"{option} {value}" for option, value in options.items())
 
 
 def _wait_answers(child: Child, port: int) -> None:

@@ -35,11 +35,16 @@ class Problem(FlowaggError):
         self.members = dict(members or {})
         super().__init__(f"{status} {HTTPStatus(status).phrase}: {detail}")
 
+    @property
+    def phrase(self) -> str:
+        """The status in words."""
+        return HTTPStatus(self.status).phrase
+
     def response(self) -> Response:
         """The problem document as a response."""
         document = {
             "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
+            "title": self.phrase,
             "status": self.status,
             "detail": self.detail,
             **self.members,

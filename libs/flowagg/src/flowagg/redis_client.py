@@ -3,13 +3,19 @@
 A retry inside redis-py would send a command again without the caller's knowledge; the callers' own
 retries read the stored position first. By Sentinel every new connection asks where the master is:
 so after a failover an error and a reconnect are all that it takes to follow.
+
+With TLS all connections share one context. redis-py would read the certificates again for each of
+them, those of the system too, and trust the system's beside the CA that was given.
 """
 
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
 import redis.asyncio
+import redis.asyncio.connection
 import redis.asyncio.sentinel
+import redis.connection
 import redis.sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
@@ -24,21 +30,27 @@ def connect(settings: RedisSettings, service: str, **options: Any) -> redis.Redi
     Its methods raise redis.RedisError: also where no sentinel knows a master, and where the node
     has been made a replica (its connection is closed then, and the next one asks the sentinels).
     """
+    tls, sentinel_tls = _contexts(settings)
     options = _options(settings, service) | {"retry": Retry(NoBackoff(), 0)} | options
     if not settings.redis_sentinels:
-        client: redis.Redis = redis.Redis.from_url(settings.redis_url, **options)
-        return client
-    pool = redis.sentinel.SentinelConnectionPool(settings.redis_master_name, _Sentinels(settings), **options)
-    return redis.Redis.from_pool(pool)
+        options |= _over(tls, redis.connection.Connection, _TlsConnection)
+        return redis.Redis.from_pool(redis.ConnectionPool.from_url(_address(settings), **options))
+    sentinels = _Sentinels(settings, _over(sentinel_tls, redis.connection.Connection, _TlsConnection))
+    options |= _over(tls, redis.sentinel.SentinelManagedConnection, _TlsManagedConnection)
+    return redis.Redis.from_pool(
+        redis.sentinel.SentinelConnectionPool(settings.redis_master_name, sentinels, **options)
+    )
 
 
 def connect_async(settings: RedisSettings, service: str, **options: Any) -> redis.asyncio.Redis:
     """As connect, for asyncio."""
+    tls, sentinel_tls = _contexts(settings)
     options = _options(settings, service) | {"retry": AsyncRetry(NoBackoff(), 0)} | options
     if not settings.redis_sentinels:
-        client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(settings.redis_url, **options)
-        return client
-    sentinels = _AsyncSentinels(settings)
+        options |= _over(tls, redis.asyncio.connection.Connection, _AsyncTlsConnection)
+        return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool.from_url(_address(settings), **options))
+    sentinels = _AsyncSentinels(settings, _over(sentinel_tls, redis.asyncio.connection.Connection, _AsyncTlsConnection))
+    options |= _over(tls, redis.asyncio.sentinel.SentinelManagedConnection, _AsyncTlsManagedConnection)
     pool = _AsyncPool(settings.redis_master_name, sentinels, **options)  # type: ignore[no-untyped-call]
     return redis.asyncio.Redis.from_pool(pool)
 
@@ -57,6 +69,62 @@ def _options(settings: RedisSettings, service: str) -> dict[str, Any]:
     }
 
 
+def _contexts(settings: RedisSettings) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+    """The TLS context for Redis and for the sentinels; None where they are spoken to in the clear."""
+    to_sentinels = bool(settings.redis_sentinels) and settings.sentinel_tls
+    context = settings.tls_context() if settings.speaks_tls or to_sentinels else None
+    return context if settings.speaks_tls else None, context if to_sentinels else None
+
+
+def _over(tls: ssl.SSLContext | None, in_the_clear: type, encrypted: type) -> dict[str, Any]:
+    """A pool's options: which connections it makes."""
+    return {"connection_class": in_the_clear} if tls is None else {"connection_class": encrypted, "tls": tls}
+
+
+def _address(settings: RedisSettings) -> str:
+    """The URL with its scheme in the clear: for rediss:// redis-py would take a connection of its own."""
+    return settings.redis_url.replace("rediss://", "redis://", 1)
+
+
+class _Tls:
+    """A connection that speaks TLS as a context says."""
+
+    def __init__(self, *, tls: ssl.SSLContext, **options: Any) -> None:
+        self._tls = tls
+        super().__init__(**options)
+
+    def _connect(self) -> Any:
+        connected = super()._connect()  # type: ignore[misc] # of the connection class it is mixed into
+        try:
+            return self._tls.wrap_socket(connected, server_hostname=self.host)  # type: ignore[attr-defined]
+        except BaseException:
+            connected.close()
+            raise
+
+
+class _AsyncTls:
+    """As _Tls, for asyncio."""
+
+    def __init__(self, *, tls: ssl.SSLContext, **options: Any) -> None:
+        self._tls = tls
+        super().__init__(**options)
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        return {**super()._connection_arguments(), "ssl": self._tls}  # type: ignore[misc] # as in _Tls
+
+
+class _TlsConnection(_Tls, redis.connection.Connection): ...
+
+
+class _TlsManagedConnection(_Tls, redis.sentinel.SentinelManagedConnection): ...
+
+
+class _AsyncTlsConnection(_AsyncTls, redis.asyncio.connection.Connection): ...
+
+
+class _AsyncTlsManagedConnection(_AsyncTls, redis.asyncio.sentinel.SentinelManagedConnection): ...
+
+
 class _Discovery:
     """What asking the sentinels has in common, whoever does the I/O.
 
@@ -65,7 +133,8 @@ class _Discovery:
     ever asked. A sentinel's connection is closed with its answer, so none is found dead later.
     """
 
-    def __init__(self, settings: RedisSettings) -> None:
+    def __init__(self, settings: RedisSettings, over: Mapping[str, Any]) -> None:
+        """over: the connection's class and options, from _over."""
         self._addresses = sentinel_addresses(settings.redis_sentinels)
         self._knew = self._addresses[0]
         self.options: dict[str, Any] = {
@@ -74,6 +143,7 @@ class _Discovery:
             "socket_timeout": settings.sentinel_timeout_seconds,
             "socket_connect_timeout": settings.sentinel_timeout_seconds,
             "protocol": 2,
+            **over,
         }
 
     def order(self) -> list[tuple[str, int]]:
@@ -102,7 +172,8 @@ class _Sentinels(_Discovery):
         problems = {}
         for host, port in self.order():
             try:
-                with redis.Redis(host, port, retry=Retry(NoBackoff(), 0), **self.options) as sentinel:
+                pool = redis.ConnectionPool(host=host, port=port, retry=Retry(NoBackoff(), 0), **self.options)
+                with redis.Redis.from_pool(pool) as sentinel:
                     state: Any = sentinel.sentinel_master(name, return_responses=True)
                 return self.master((host, port), state)
             except redis.RedisError as error:
@@ -118,9 +189,8 @@ class _AsyncSentinels(_Discovery):
         problems = {}
         for host, port in self.order():
             try:
-                async with redis.asyncio.Redis(
-                    host=host, port=port, retry=AsyncRetry(NoBackoff(), 0), **self.options
-                ) as sentinel:
+                options = {"host": host, "port": port, "retry": AsyncRetry(NoBackoff(), 0), **self.options}
+                async with redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**options)) as sentinel:
                     state: Any = await sentinel.sentinel_master(name, return_responses=True)
                 return self.master((host, port), state)
             except redis.RedisError as error:

@@ -4,10 +4,14 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import resource
+import ssl
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from importlib.metadata import version
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import msgspec
 import uvicorn
@@ -15,9 +19,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flowagg.settings import InvalidSettings, Settings, describe
+from flowagg.http_guard import CONNECTIONS, SPARE_CONNECTIONS, Guard, Limits, Phase, guard
+from flowagg.settings import HttpSettings, InvalidSettings, Settings, describe
 from flowagg.telemetry import configure_logging
 
 _log = logging.getLogger(__name__)
@@ -26,6 +31,10 @@ _S = TypeVar("_S", bound=Settings)
 Checks = dict[str, str]
 """What a probe looks at -> "ok" or what is wrong and what to do."""
 OK = "ok"
+
+_TICKS_A_SECOND: Final = 10  # of uvicorn's main loop
+_BACKLOG: Final = 4096
+_OTHER_FILES: Final = 128  # listeners, Kafka's and Redis's connections, logs
 
 
 def start(service: str, settings_class: type[_S], summary: str, arguments: Sequence[str] | None = None) -> _S:
@@ -78,7 +87,52 @@ def operational_routes(live: Callable[[], Checks], ready: Callable[[], Checks]) 
     ]
 
 
+class AccessLog:
+    """ASGI middleware that logs each request once it is answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, and look at the answer's status and size."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status, size = 0, 0
+
+        async def watch(message: Message) -> None:
+            nonlocal status, size
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            else:
+                size += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        finally:
+            fields = {
+                "method": scope["method"],
+                "path": scope["path"],
+                "query": scope["query_string"].decode("latin-1"),
+                "status": status,
+                "bytes": size,
+                "seconds": round(time.perf_counter() - began, 6),
+                "client": scope["client"][0] if scope.get("client") else None,
+                "request_id": scope["state"].get("request_id"),
+            }
+            _log.info("request", extra=fields)
+
+
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, phase: Phase, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._phase = phase
+        self._drain_seconds = drain_seconds
+        self._drained_at: float | None = None
+        self._certificate_read = _certificate_times(config)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
@@ -92,30 +146,121 @@ class _Server(uvicorn.Server):
             for socket in server.sockets:
                 _log.info("listening", extra={"address": "{}:{}".format(*socket.getsockname()[:2])})
 
+    async def on_tick(self, counter: int) -> bool:
+        ends = await super().on_tick(counter)
+        now = asyncio.get_running_loop().time()
+        if counter % _TICKS_A_SECOND == 0:
+            connections = list(self.server_state.connections)
+            CONNECTIONS.set(len(connections))
+            for connection in connections:
+                if isinstance(connection, Guard):
+                    connection.check(now)
+            self._reload_certificate()
+        if not ends or self.force_exit:
+            return ends
+        self._phase.draining = True
+        if self._drained_at is None:
+            self._drained_at = now + self._drain_seconds
+        return now >= self._drained_at
 
-def http_server(app: ASGIApp, settings: Settings, **options: int) -> uvicorn.Server:
-    """A uvicorn server of app: uvloop and httptools, no access log, signals handled by uvicorn."""
-    return _Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
-            **options,  # type: ignore[arg-type]
+    def _reload_certificate(self) -> None:
+        """Take a renewed certificate for connections from now on; keep the old one where the new is no good."""
+        config = self.config
+        if config.ssl is None or (times := _certificate_times(config)) == self._certificate_read:
+            return
+        self._certificate_read = times
+        try:
+            config.ssl.load_cert_chain(config.ssl_certfile, config.ssl_keyfile)  # type: ignore[arg-type]
+        except (OSError, ssl.SSLError) as error:
+            _log.warning("the renewed certificate cannot be used; the old one stays", extra={"reason": str(error)})
+        else:
+            _log.info("certificate renewed")
+
+
+def _certificate_times(config: uvicorn.Config) -> list[int]:
+    """When the files of certificate and key were changed; 0 for one that is not there."""
+    times = []
+    for path in (config.ssl_certfile, config.ssl_keyfile):
+        try:
+            times.append(Path(path).stat().st_mtime_ns if path else 0)
+        except OSError:
+            times.append(0)
+    return times
+
+
+def http_server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
+    """A uvicorn server of app: uvloop, httptools behind a guard, signals handled by uvicorn.
+
+    Raises InvalidSettings where the certificate cannot be used.
+    """
+    limits, phase, options = Limits(), Phase(), dict[str, Any]()
+    drain_seconds = 0.0
+    if isinstance(settings, HttpSettings):
+        limits = Limits(
+            connections=_allowed_connections(settings.max_connections),
+            head_bytes=settings.max_head_bytes,
+            head_fields=settings.max_head_fields,
+            head_seconds=settings.head_timeout_seconds,
+            stall_seconds=settings.stall_seconds,
         )
+        drain_seconds = settings.drain_seconds
+        options["timeout_keep_alive"] = settings.keep_alive_seconds
+        if settings.access_log:
+            app = AccessLog(app)
+        options |= _tls(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http=guard(limits, phase),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
+        **options,
     )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidSettings(
+            f"FLOWAGG_TLS_CERTIFICATE_FILE and FLOWAGG_TLS_KEY_FILE cannot be used: {error}"
+        ) from None
+    return _Server(config, phase, drain_seconds)
 
 
-def serve(app: ASGIApp, settings: Settings, **options: int) -> None:
-    """Serve until SIGTERM or SIGINT; requests in hand are answered first."""
-    server = http_server(app, settings, **options)
+def _tls(settings: HttpSettings) -> dict[str, Any]:
+    if (settings.tls_certificate_file is None) != (settings.tls_key_file is None):
+        raise InvalidSettings("set both FLOWAGG_TLS_CERTIFICATE_FILE and FLOWAGG_TLS_KEY_FILE, or neither")
+    if settings.tls_certificate_file is None:
+        return {}
+    return {"ssl_certfile": str(settings.tls_certificate_file), "ssl_keyfile": str(settings.tls_key_file)}
+
+
+def _allowed_connections(wanted: int) -> int:
+    """As many connections as are wanted, or as the system's limit on open files lets in."""
+    needed = wanted + SPARE_CONNECTIONS + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    allowed = max(1, soft - SPARE_CONNECTIONS - _OTHER_FILES)
+    _log.warning(
+        "the limit on open files lets in fewer connections than FLOWAGG_MAX_CONNECTIONS",
+        extra={"open_files": soft, "connections": allowed},
+    )
+    return allowed
+
+
+def serve(app: ASGIApp, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; requests in hand are answered first. Raises InvalidSettings."""
+    server = http_server(app, settings)
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         runner.run(server.serve())
     if not server.started:

@@ -8,6 +8,7 @@ has is refused, with the nearest name: a typing error must not become a silent d
 import difflib
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -88,7 +89,9 @@ class HttpSettings(Settings):
     """What a service that answers clients over HTTP has."""
 
     max_connections: int = Field(
-        8192, ge=1, description="Connections at a time; past it every request is answered with 503."
+        8192,
+        ge=1,
+        description="Connections at a time; a further one is answered 503 and closed, but for probes and metrics.",
     )
     max_waiting_requests: int = Field(
         2048,
@@ -96,6 +99,34 @@ class HttpSettings(Settings):
         description="Requests in hand at a time; past it the answer is 503 with Retry-After.",
     )
     keep_alive_seconds: int = Field(75, ge=1, description="Time after which an idle connection is closed, in seconds.")
+    max_head_bytes: int = Field(
+        64 * 1024, ge=1024, le=2**20, description="Largest request line and headers, in bytes; past it 431."
+    )
+    max_head_fields: int = Field(100, ge=10, le=1000, description="Most header lines of a request; past it 431.")
+    head_timeout_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=600,
+        description="Longest time for a request's line and headers to arrive, in seconds; past it 408.",
+    )
+    stall_seconds: float = Field(
+        15.0,
+        gt=0,
+        le=600,
+        description="Time after which a client that takes nothing of its answer is cut off, in seconds.",
+    )
+    drain_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="Time after SIGTERM for which requests are still taken, each answer closing its connection, "
+        "in seconds: for clients that have not heard of the end yet.",
+    )
+    access_log: bool = Field(False, description="Log a line for each request.")
+    tls_certificate_file: Path | None = Field(
+        None, description="File of the certificate chain (PEM) to serve HTTPS with; read again when it changes."
+    )
+    tls_key_file: Path | None = Field(None, description="File of the certificate's private key (PEM).")
 
 
 class KafkaSettings(Settings):
@@ -127,8 +158,10 @@ class RedisSettings(Settings):
 
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
-        pattern=r"^(redis|rediss)://[^@]*$",
-        description="Redis's address, without user or password; unused where FLOWAGG_REDIS_SENTINELS is set.",
+        # Nothing more: redis-py would take a password, or leave to verify nothing, from what follows a "?".
+        pattern=r"^rediss?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[0-9]*)?$",
+        description="Redis's address, without user or password; rediss:// for TLS. Unused where "
+        "FLOWAGG_REDIS_SENTINELS is set.",
     )
     redis_sentinels: str = Field(
         "",
@@ -156,6 +189,32 @@ class RedisSettings(Settings):
         le=60,
         description="Longest wait for a connection or an answer of Redis, in seconds.",
     )
+    redis_tls: bool = Field(
+        False,
+        validate_default=True,
+        description="Speak TLS with the Redis that the sentinels name; where there are none FLOWAGG_REDIS_URL says so.",
+    )
+    sentinel_tls: bool = Field(False, description="Speak TLS with the sentinels.")
+    redis_ca_file: Path | None = Field(
+        None,
+        description="File of the CA certificates (PEM) that Redis and the sentinels are verified with; "
+        "unset: those of the system.",
+    )
+    redis_certificate_file: Path | None = Field(
+        None,
+        description="File of the client certificate (PEM), with those between it and the CA, for Redis and the "
+        "sentinels.",
+    )
+    redis_key_file: Path | None = Field(
+        None,
+        validate_default=True,
+        description="File of the client certificate's private key (PEM, no passphrase); unset: it is in the "
+        "certificate's file.",
+    )
+    redis_tls_verify_hostname: bool = Field(
+        True,
+        description="Whether the certificates of Redis and the sentinels must name the hosts that are connected to.",
+    )
     view: str = Field(
         "default",
         pattern=VIEW_NAME,
@@ -167,6 +226,87 @@ class RedisSettings(Settings):
     def _check_sentinels(cls, value: str) -> str:
         sentinel_addresses(value)
         return value.strip()
+
+    @field_validator("redis_tls")
+    @classmethod
+    def _check_tls(cls, value: bool, info: pydantic.ValidationInfo) -> bool:
+        """What is meant to be encrypted never goes in the clear."""
+        url = info.data.get("redis_url", "")
+        if info.data.get("redis_sentinels", ""):
+            if not value and url.startswith("rediss:"):
+                raise ValueError("set it to true: with sentinels the rediss:// of FLOWAGG_REDIS_URL has no effect")
+        elif value and url.startswith("redis:"):
+            raise ValueError("write rediss:// in FLOWAGG_REDIS_URL: this setting is for a Redis behind sentinels")
+        return value
+
+    @field_validator("redis_ca_file", "redis_certificate_file", "redis_key_file")
+    @classmethod
+    def _check_tls_is_used(cls, value: Path | None, info: pydantic.ValidationInfo) -> Path | None:
+        data = info.data
+        if not {"redis_url", "redis_sentinels", "redis_tls", "sentinel_tls"} <= data.keys():
+            return value  # they are wrong, which is told already
+        sentinels = data["redis_sentinels"]
+        used = data["redis_tls"] or data["sentinel_tls"] if sentinels else data["redis_url"].startswith("rediss:")
+        if value is not None and not used:
+            turn_on = "FLOWAGG_REDIS_TLS=true" if sentinels else "rediss:// in FLOWAGG_REDIS_URL"
+            raise ValueError(f"nothing speaks TLS, so it has no effect: write {turn_on}, or take this out")
+        return value
+
+    @field_validator("redis_ca_file", "redis_certificate_file")
+    @classmethod
+    def _check_certificates(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            check_pem(value)
+            try:
+                ssl.create_default_context(cafile=value)
+            except ssl.SSLError as error:
+                raise ValueError(f"{value} holds no certificate in PEM form ({error.reason})") from None
+        return value
+
+    @field_validator("redis_key_file")
+    @classmethod
+    def _check_key(cls, value: Path | None, info: pydantic.ValidationInfo) -> Path | None:
+        if "redis_certificate_file" not in info.data:
+            return value  # it is wrong, which is told already
+        certificate = info.data["redis_certificate_file"]
+        if certificate is None:
+            if value is not None:
+                raise ValueError("set FLOWAGG_REDIS_CERTIFICATE_FILE too: a key is of no use without its certificate")
+            return value
+        file = value or certificate
+        text = check_pem(file)
+        if b"PRIVATE KEY-----" not in text:
+            raise ValueError(f"{file} holds no private key in PEM form")
+        if b"ENCRYPTED" in text:
+            raise ValueError(f"the key in {file} has a passphrase: write it without one")
+        try:
+            ssl.create_default_context().load_cert_chain(certificate, file)
+        except ssl.SSLError as error:
+            raise ValueError(f"{file} does not go with the certificate in {certificate} ({error.reason})") from None
+        return value
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether connections to Redis itself are encrypted."""
+        return self.redis_tls if self.redis_sentinels else self.redis_url.startswith("rediss:")
+
+    def tls_context(self) -> ssl.SSLContext:
+        """How TLS is spoken with Redis and the sentinels: the given CA alone is trusted, else the system's."""
+        context = ssl.create_default_context(cafile=self.redis_ca_file)
+        context.check_hostname = self.redis_tls_verify_hostname
+        if self.redis_certificate_file is not None:
+            context.load_cert_chain(self.redis_certificate_file, self.redis_key_file)
+        return context
+
+
+def check_pem(path: Path) -> bytes:
+    """The content of a file of certificates or keys. Raises ValueError, never with what could be a key."""
+    if "-----BEGIN" in str(path):
+        raise ValueError("is the name of a file, not its content")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def sentinel_addresses(text: str) -> list[tuple[str, int]]:
@@ -205,7 +345,7 @@ def _because(error: Any) -> str:
     """Pydantic's message with the value that was given, secrets never."""
     message = str(error["msg"])
     given = error.get("input")
-    hidden = given is None or any(word in str(error["loc"]) for word in ("password", "url"))
+    hidden = given is None or any(word in str(error["loc"]) for word in ("password", "url", "_file"))
     return message if hidden else f"{message}, not {given!r}"
 
 

@@ -20,12 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app = create_app(settings, Store(settings), Log(settings))
     except (FlowaggError, KafkaException) as error:
         sys.exit(f"flowagg-reader: {error}")
-    serve(
-        app,
-        settings,
-        limit_concurrency=settings.max_connections,
-        timeout_keep_alive=settings.keep_alive_seconds,
-    )
+    try:
+        serve(app, settings)
+    except FlowaggError as error:
+        sys.exit(f"flowagg-reader: {error}")
 
 
 if __name__ == "__main__":

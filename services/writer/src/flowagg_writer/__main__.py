@@ -25,12 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (FlowaggError, KafkaException) as error:
         sys.exit(f"flowagg-writer: {error}")
     app = create_app(settings, log)
-    serve(
-        app,
-        settings,
-        limit_concurrency=settings.max_connections,
-        timeout_keep_alive=settings.keep_alive_seconds,
-    )
+    try:
+        serve(app, settings)
+    except FlowaggError as error:
+        sys.exit(f"flowagg-writer: {error}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,356 @@
+"""A guard around uvicorn's HTTP protocol: bounds and answers for what never becomes a request.
+
+uvicorn hands whole heads to the application and leaves the rest to a proxy in front: heads without
+end, connections on which nothing is said, errors in the middle of a pipeline. Here each of these has
+a bound and, where the client can still read one, a problem document. The classes below override
+uvicorn's own, which are not public: its version is pinned, and tests/contract holds them to it.
+"""
+
+import asyncio
+import itertools
+import logging
+import os
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httptools
+from prometheus_client import Counter, Gauge
+from starlette.responses import Response
+from typing_extensions import override
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import is_ssl
+from uvicorn.server import ServerState
+
+from flowagg.problem import Problem
+
+_log = logging.getLogger(__name__)
+
+OPERATIONAL_PATHS: Final = frozenset({b"/livez", b"/readyz", b"/metrics"})
+"""What is answered on connections past the limit too: a full service must not look like a dead one."""
+SPARE_CONNECTIONS: Final = 256
+"""Connections past the limit that are let in for the operational paths, or to be told that it is reached."""
+_LINGER_SECONDS: Final = 2.0
+_LINGER_BYTES: Final = 2**20
+_FRAMING_FACTOR: Final = 16
+_SANE_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_WITHOUT_UPGRADE: Final = frozenset({b"upgrade", b"connection", b"http2-settings"})
+
+REFUSED = Counter(
+    "flowagg_http_refused", "Requests refused before they reached the service's own code, by status.", ["status"]
+)
+CONNECTIONS = Gauge("flowagg_http_connections", "Open HTTP connections.")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """connections: at a time. head_bytes, head_fields: of a request's line and headers. head_seconds: for
+    them to arrive; as long may a body dribble after it was answered. stall_seconds: for a client to
+    take any byte of an answer.
+    """
+
+    connections: int = 8192
+    head_bytes: int = 64 * 1024
+    head_fields: int = 100
+    head_seconds: float = 10.0
+    stall_seconds: float = 15.0
+
+
+@dataclass(slots=True)
+class Phase:
+    """Shared by a server's connections. draining: answers close their connections from now on."""
+
+    draining: bool = False
+
+
+class _Refused(Exception):
+    """Stops the parser; what is to be answered stands in the protocol."""
+
+
+_id_prefix = os.urandom(6).hex()
+_id_numbers = itertools.count(1)
+
+
+def new_request_id() -> str:
+    """An id that no other request has: drawn once a process, then counted."""
+    return f"{_id_prefix}-{next(_id_numbers):x}"
+
+
+class Guard(HttpToolsProtocol):
+    """One connection. `limits` and `phase` are set by guard()."""
+
+    limits: Limits
+    phase: Phase
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._in_head = True
+        self._silent = True  # nothing of the next request has come
+        self._since = self.loop.time()  # when the head began, or the body
+        self._fed = 0  # bytes of the head; of the body with its framing
+        self._delivered = 0  # bytes of the body without
+        self._past_limit = False
+        self._upgrading = False
+        self._refusal: Problem | None = None  # why the parser was stopped
+        self._last_words: bytes | None = None  # to be said once the answers before are out
+        self._lingering = False  # nothing is taken from this client any more
+        self._lingered = 0
+        self._running: RequestResponseCycle | None = None
+        self._buffered = (0, 0.0)  # bytes of answers that the client has not taken, since when
+
+    # asyncio.Protocol --------------------------------------------------------------------------
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        spare = len(self.connections) - self.limits.connections
+        self._past_limit = spare > 0
+        if spare > SPARE_CONNECTIONS:
+            REFUSED.labels(503).inc()
+            transport.abort()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            self._lingered += len(data)
+            if self._lingered > _LINGER_BYTES:
+                self.transport.abort()
+            return
+        self._fed += len(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            refusal, self._refusal = self._refusal, None
+            self._refuse(refusal or Problem(400, "This is not a request of HTTP/1.1 (RFC 9112)."))
+            return
+        # The parser keeps an unfinished header field to itself: only the bytes that went in can be counted.
+        if self._in_head:
+            if self._fed > self.limits.head_bytes:
+                self._refuse(self._head_too_large())
+        elif self._fed - self._delivered > self.limits.head_bytes + _FRAMING_FACTOR * self._delivered:
+            self._refuse(Problem(431, "Chunk extensions and trailers are too long."))
+
+    @override
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """A client that has sent all may close its side and still gets its answer."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body or self._lingering or is_ssl(self.transport):
+            return None
+        cycle.keep_alive = False
+        return True
+
+    # The parser's callbacks --------------------------------------------------------------------
+
+    @override
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._silent, self._upgrading = True, False, False
+        self._since = self.loop.time()
+        self._fed = self._delivered = 0
+
+    @override
+    def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            self._upgrading = True
+            return
+        self._refusal = self._judge_head()
+        if self._refusal is not None:
+            raise _Refused
+        self._in_head = False
+        self._fed = 0
+        super().on_headers_complete()
+        cycle = self.cycle
+        request_id = next((v for n, v in self.headers if n == b"x-request-id" and _SANE_ID.fullmatch(v)), None)
+        if request_id is None:
+            request_id = new_request_id().encode("ascii")
+        self.scope["state"]["request_id"] = request_id.decode("ascii")
+        cycle.default_headers = [*cycle.default_headers, (b"x-request-id", request_id)]
+        cycle.send_500_response = lambda: _answer_failure(cycle)  # type: ignore[method-assign]
+        if self.phase.draining or self._past_limit:
+            cycle.keep_alive = False
+
+    @override
+    def on_body(self, body: bytes) -> None:
+        self._delivered += len(body)
+        super().on_body(body)
+
+    @override
+    def on_message_complete(self) -> None:
+        if self._upgrading:
+            return
+        self._in_head = self._silent = True
+        self._since = self.loop.time()
+        self._fed = 0
+        super().on_message_complete()
+        # An answer that came before the end of its body found no reason yet to wait for a next request.
+        answered = self.cycle.response_complete and not self.transport.is_closing()
+        if answered and self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._last_words is not None and self._running is not None and self._running.response_complete:
+            self._say(self._last_words)
+
+    @override
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    # Each second -------------------------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        """End what takes too long. now: the loop's time."""
+        waiting = self.transport.get_write_buffer_size()
+        if waiting:
+            if waiting != self._buffered[0]:
+                self._buffered = (waiting, now)
+            elif now - self._buffered[1] > self.limits.stall_seconds:
+                self.transport.abort()
+            return
+        self._buffered = (0, now)
+        if self._lingering or now - self._since <= self.limits.head_seconds:
+            return
+        cycle = self.cycle
+        if not self._in_head:
+            if cycle.response_complete:
+                self.transport.abort()  # answered long ago, and the body still dribbles
+        elif self.timeout_keep_alive_task is None and (cycle is None or cycle.response_complete):
+            if self._silent:
+                self.transport.close()
+            else:
+                self._refuse(
+                    Problem(408, f"The request's head did not arrive within {self.limits.head_seconds:g} seconds.")
+                )
+
+    # Refusals ----------------------------------------------------------------------------------
+
+    def _judge_head(self) -> Problem | None:  # noqa: PLR0911 - one a rule
+        headers = self.headers
+        if len(headers) > self.limits.head_fields:
+            return self._head_too_large()
+        if self._past_limit and self.url.partition(b"?")[0] not in OPERATIONAL_PATHS:
+            return Problem(
+                503,
+                "As many connections are open as this service takes: try again later.",
+                headers={"Retry-After": "1"},
+            )
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            return Problem(505, "This server speaks HTTP/1.1.")
+        hosts = 0
+        size = len(self.url)
+        for name, value in headers:
+            size += len(name) + len(value)
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                return Problem(501, "The only Transfer-Encoding taken is chunked.")
+        if size > self.limits.head_bytes:
+            return self._head_too_large()
+        if hosts != 1 and (hosts or version == "1.1"):
+            return Problem(400, f"A request has one Host header, not {hosts}.")
+        return None
+
+    def _head_too_large(self) -> Problem:
+        return Problem(
+            431,
+            f"The request's line and headers may have {self.limits.head_bytes} bytes "
+            f"and {self.limits.head_fields} fields at most.",
+        )
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Parse the request again as if it had not offered another protocol (RFC 9110, 7.8: it may be ignored)."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(Problem(405, "CONNECT is not allowed here.", headers={"Allow": "GET, HEAD, POST"}))
+            return
+        kept = [b"%b: %b\r\n" % field for field in self.headers if field[0] not in _WITHOUT_UPGRADE]
+        if not self.parser.should_keep_alive():
+            kept.append(b"connection: close\r\n")
+        version = self.parser.get_http_version().encode("ascii")
+        head = b"".join([method, b" ", self.url, b" HTTP/", version, b"\r\n", *kept, b"\r\n"])
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(head + rest)
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer a problem behind the answers still to come, and take nothing more from this client."""
+        REFUSED.labels(problem.status).inc()
+        words = _document(problem)
+        running, cycle = self._running, self.cycle
+        if running is None or running.response_complete:
+            self._say(words)
+        elif running is cycle and running.more_body and not running.response_started:
+            # The service waits for the rest of this very body, which will not come.
+            running.disconnected = True
+            running.message_event.set()
+            self._say(words)
+        else:
+            if cycle.more_body:
+                self.pipeline = deque(queued for queued in self.pipeline if queued[0] is not cycle)
+            self._last_words = words
+            self._lingering = True
+            self.flow.pause_reading()
+
+    def _say(self, words: bytes) -> None:
+        """Write the last words; close once the client had time to read them.
+
+        Bytes that it sent meanwhile are read and dropped: a close with unread bytes is a reset, and
+        that may overtake the answer.
+        """
+        self._lingering = True
+        if self.transport.is_closing():
+            return
+        self.transport.write(words)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
+
+def guard(limits: Limits, phase: Phase) -> type[Guard]:
+    """The protocol class of one server."""
+    return type("Guard", (Guard,), {"limits": limits, "phase": phase})
+
+
+def _document(problem: Problem) -> bytes:
+    response = problem.response()
+    fields: Mapping[str, str] = {
+        **response.headers,
+        "connection": "close",
+        "x-request-id": new_request_id(),
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    line = f"HTTP/1.1 {problem.status} {problem.phrase}\r\n"
+    return f"{line}{head}\r\n".encode("latin-1") + bytes(response.body)
+
+
+async def _answer_failure(cycle: RequestResponseCycle) -> None:
+    """In the place of uvicorn's text/plain 500."""
+    failure = Problem(500, "This is a fault of FlowAggregator's own: its log has the details.")
+    await send_response(failure.response(), cycle.send)
+
+
+async def send_response(response: Response, send: Any) -> None:
+    """Send a starlette response by ASGI without a request; its connection is closed after it."""
+    headers = [*response.raw_headers, (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": bytes(response.body), "more_body": False})

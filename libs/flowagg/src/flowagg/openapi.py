@@ -1,0 +1,572 @@
+"""The OpenAPI 3.1 document of the HTTP API: plain data, made of the code's own types and constants.
+
+The library knows neither the writer nor the reader: tests/unit/test_openapi.py holds what is said
+here of them (parameters, statuses, media types, limits) to what their code has.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+
+from flowagg.flow import MAX_INTEGER, Flow
+from flowagg.idempotency import MAX_KEY_CHARACTERS
+from flowagg.position import MAX_TOKEN_CHARACTERS
+from flowagg.problem import MEDIA_TYPE as PROBLEM
+
+Json = dict[str, Any]
+
+JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
+GZIP: Final = "gzip"
+METRICS: Final = "text/plain"
+CONSISTENCIES: Final = {
+    "fresh": "every POST acknowledged before, waiting for it up to a limit; else an answer marked as stale",
+    "strict": "every POST acknowledged before; else 503",
+    "eventual": "what is there now: never waits, never claims to be fresh",
+}
+_PRINTABLE: Final = r"^[^\u0000-\u001f\u007f-\u009f]*$"
+_ADDRESS: Final = "http://127.0.0.1:8080"
+_TOKEN: Final = "eyJ0IjoiYktlTldQVXZSVnF3aXZUcW9fRTBUUSIsInAiOnsiMSI6MywiNCI6Mn19"  # noqa: S105 - a position, no secret
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The settings that clients meet, with their defaults."""
+
+    max_body_bytes: int = 8 * 2**20
+    max_inflated_bytes: int = 64 * 2**20
+    max_flows: int = 100_000
+    max_waiting_requests: int = 2048
+    post_timeout_seconds: float = 15.0
+    get_timeout_seconds: float = 15.0
+    fresh_wait_seconds: float = 1.0
+    dedupe_window_seconds: float = 86_400.0
+
+
+def document(limits: Limits, version: str) -> Json:
+    """The OpenAPI document of a system with these limits."""
+    return {
+        "openapi": "3.1.1",
+        "info": {
+            "title": "FlowAggregator",
+            "version": version,
+            "summary": "Exact totals of network flows.",
+            "description": "POST flow records, GET their sums by flow key and hour. "
+            "Each record is counted exactly once, and a GET reflects every POST acknowledged before it.",
+            "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/", "description": "The address that served this document."}],
+        "security": [],
+        "tags": [
+            {"name": "flows", "description": "Send records, read totals."},
+            {"name": "operation", "description": "Probes and metrics, of each service on its own."},
+            {"name": "reference", "description": "This reference."},
+        ],
+        "paths": {
+            "/flows": {"get": _get(limits), "head": _head(limits), "post": _post(limits)},
+            "/livez": {"get": _probe("livez", "Is the process alive?", "A failure here asks for a restart.")},
+            "/readyz": {
+                "get": _probe("readyz", "Can it serve?", "A failure here asks for no requests until it has passed.")
+            },
+            "/metrics": {"get": _metrics()},
+            "/openapi.json": {"get": _reference("getOpenapi", "This document", JSON, {"type": "object"})},
+            "/docs": {"get": _reference("getDocs", "This reference as a page", "text/html", {"type": "string"})},
+        },
+        "components": {
+            "schemas": _schemas(limits),
+            "parameters": {"RequestId": _request_id()},
+            "headers": _headers(),
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "Only where the system has tokens. A token may read, write or both, and may be "
+                    "bound to some vpc_id.",
+                }
+            },
+        },
+    }
+
+
+# /flows ------------------------------------------------------------------------------------------
+
+
+def _post(limits: Limits) -> Json:
+    window = f"{limits.dedupe_window_seconds / 3600:g} hours"
+    again = f"safe within {window} of log time"
+    return {
+        "operationId": "postFlows",
+        "tags": ["flows"],
+        "summary": "Send flows",
+        "description": "Answers 200 once Kafka has acknowledged every record. All or nothing: one flow that breaks a "
+        "rule refuses the whole batch before anything is kept. A 503 whose detail says that some records may have "
+        "been kept can be repeated without counting twice only with an `Idempotency-Key`.",
+        "security": [{}, {"bearer": []}],
+        "parameters": [
+            _parameter(
+                "Idempotency-Key",
+                "header",
+                {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": MAX_KEY_CHARACTERS,
+                    # Blanks at the ends are not part of a header's value (RFC 9110, 5.5).
+                    "pattern": f"^[!-~]([ -~]{{0,{MAX_KEY_CHARACTERS - 2}}}[!-~])?$",
+                },
+                f"A new one for each batch makes repeats of it {again}: the same key with the same body counts once. "
+                "With another body it counts nothing more.",
+                example="agent-7/2026-03-01T00:00",
+            ),
+            _parameter(
+                "Content-Encoding",
+                "header",
+                {"type": "string", "enum": ["identity", GZIP], "default": "identity"},
+                f"`gzip` where the body is compressed, to {_size(limits.max_inflated_bytes)} at most when inflated.",
+            ),
+            {"$ref": "#/components/parameters/RequestId"},
+        ],
+        "requestBody": {
+            "required": True,
+            "description": f"At most {limits.max_flows:,} flows and {_size(limits.max_body_bytes)} as sent. "
+            "Extra fields are ignored.",
+            "content": {
+                JSON: {
+                    "schema": {"$ref": "#/components/schemas/Flows"},
+                    "examples": {
+                        "batch": {"summary": "Five records of four flow keys", "value": _sent()},
+                        "nothing": {"summary": "No record", "value": []},
+                    },
+                },
+                NDJSON: {
+                    "schema": {
+                        "$ref": "#/components/schemas/Flows",
+                        "description": "One flow a line, without brackets or commas between them.",
+                    },
+                },
+            },
+        },
+        "responses": {
+            "200": {
+                "description": "Kafka has every record.",
+                "headers": _named("X-Request-Id"),
+                "content": {
+                    JSON: {
+                        "schema": {"$ref": "#/components/schemas/Accepted"},
+                        "examples": {"batch": {"value": {"accepted": 5, "position": _TOKEN}}},
+                    }
+                },
+                "links": {
+                    "read": {
+                        "operationId": "getFlows",
+                        "parameters": {"after": "$response.body#/position"},
+                        "description": "Send `position` as `after` to read what this POST wrote.",
+                    }
+                },
+            },
+            **_problems(
+                {
+                    400: "Not JSON, not an array of flows, or a flow breaks a rule; broken gzip; a bad "
+                    "`Idempotency-Key`. Nothing was kept.",
+                    401: "The system has tokens, and this request has none, or an unknown one.",
+                    403: "The token may not write, or not for a vpc_id in the batch. Nothing was kept.",
+                    405: "Not a method of this address.",
+                    408: "The request did not arrive in time.",
+                    413: f"More than {_size(limits.max_body_bytes)} as sent, {_size(limits.max_inflated_bytes)} "
+                    f"inflated or {limits.max_flows:,} flows. Nothing was kept.",
+                    414: "The address is too long.",
+                    415: "Another Content-Type, or another Content-Encoding than gzip.",
+                    422: "The `Idempotency-Key` stands for another body. Nothing more was kept.",
+                    431: "The request's headers are too large.",
+                    503: f"Kafka is away, too slow (past {limits.post_timeout_seconds:g} s), or the writer has as much "
+                    "in hand as it may. The detail says whether records may have been kept.",
+                },
+                {400: _invalid_flow()},
+            ),
+        },
+        "x-codeSamples": [
+            _curl(
+                "Send flows",
+                f"curl {_ADDRESS}/flows \\",
+                "  -H 'Content-Type: application/json' \\",
+                "  -H 'Idempotency-Key: agent-7/2026-03-01T00:00' \\",
+                """  -d '[{"src_app": "foo", "dest_app": "bar", "vpc_id": "vpc-0",""",
+                """        "hour": 1, "bytes_tx": 100, "bytes_rx": 300}]'""",
+            ),
+            _curl(
+                "Send a compressed file of one flow a line",
+                f"gzip -c flows.ndjson | curl {_ADDRESS}/flows \\",
+                "  -H 'Content-Type: application/x-ndjson' \\",
+                "  -H 'Content-Encoding: gzip' \\",
+                "  --data-binary @-",
+            ),
+        ],
+    }
+
+
+def _get(limits: Limits) -> Json:
+    return {
+        "operationId": "getFlows",
+        "tags": ["flows"],
+        "summary": "Read the totals of an hour",
+        "description": "One object per flow key, sorted by (src_app, dest_app, vpc_id) by code point. By default the "
+        "answer reflects every POST acknowledged before the request. An hour without flows is `[]`.",
+        "security": [{}, {"bearer": []}],
+        "parameters": _query(limits),
+        "responses": _answers(limits, body=True),
+        "x-codeSamples": [
+            _curl("Read an hour", f"curl -i '{_ADDRESS}/flows?hour=1'"),
+            _curl("Read what one POST wrote", f"curl -i '{_ADDRESS}/flows?hour=1&after=POSITION'"),
+        ],
+    }
+
+
+def _head(limits: Limits) -> Json:
+    return {
+        "operationId": "headFlows",
+        "tags": ["flows"],
+        "summary": "Headers of the totals of an hour",
+        "description": "What GET answers, without the body.",
+        "security": [{}, {"bearer": []}],
+        "parameters": _query(limits),
+        "responses": _answers(limits, body=False),
+        "x-codeSamples": [_curl("Ask whether an hour is fresh", f"curl -I '{_ADDRESS}/flows?hour=1'")],
+    }
+
+
+def _query(limits: Limits) -> list[Json]:
+    return [
+        _parameter(
+            "hour",
+            "query",
+            {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER},
+            "The hour, in decimal digits.",
+            required=True,
+            example=1,
+        ),
+        _parameter(
+            "after",
+            "query",
+            {"type": "string", "minLength": 1, "maxLength": MAX_TOKEN_CHARACTERS, "pattern": "^[A-Za-z0-9_-]+$"},
+            "The `position` of a POST's answer: reflect that POST, and wait for no other, also while Kafka is away. "
+            "Not together with `consistency=eventual`.",
+        ),
+        _parameter(
+            "consistency",
+            "query",
+            {"type": "string", "enum": list(CONSISTENCIES), "default": "fresh"},
+            "What the answer must reflect. "
+            + " ".join(f"`{name}`: {meaning}." for name, meaning in CONSISTENCIES.items())
+            + f" The wait is {limits.fresh_wait_seconds:g} s at most.",
+        ),
+        _parameter(
+            "If-None-Match",
+            "header",
+            {"type": "string"},
+            "ETags of earlier answers: 304 where the hour has not changed since.",
+        ),
+        {"$ref": "#/components/parameters/RequestId"},
+    ]
+
+
+def _answers(limits: Limits, *, body: bool) -> Json:
+    examples = {
+        "hour1": {"summary": "hour=1", "value": _totals(1)},
+        "hour2": {"summary": "hour=2", "value": _totals(2)},
+        "hour3": {"summary": "hour=3: no flows", "value": _totals(3)},
+    }
+    always = ("Flowagg-Fresh", "Flowagg-Lag-Records")
+    found: Json = {
+        "description": "The totals, also where they are stale: see `Flowagg-Fresh`.",
+        "headers": _named(
+            *always, "Flowagg-Expired", "Flowagg-Incomplete", "ETag", "Cache-Control", "X-Request-Id", required=always
+        ),
+    }
+    if body:
+        found["content"] = {JSON: {"schema": {"$ref": "#/components/schemas/Totals"}, "examples": examples}}
+    return {
+        "200": found,
+        "304": {
+            "description": "The hour has not changed since the answer with that ETag.",
+            "headers": _named(
+                "Flowagg-Fresh", "Flowagg-Lag-Records", "Flowagg-Incomplete", "ETag", "Cache-Control", "X-Request-Id"
+            ),
+        },
+        **_problems(
+            {
+                400: "`hour` is missing, bad or repeated; another parameter is bad or unknown (the known ones are "
+                "listed).",
+                401: "The system has tokens, and this request has none, or an unknown one.",
+                403: "The token may not read.",
+                405: "Not a method of this address.",
+                408: "The request did not arrive in time.",
+                410: "`after` is of a topic that no longer exists.",
+                414: "The address is too long.",
+                431: "The request's headers are too large.",
+                503: "Redis is away, `strict` could not be kept, the answer took longer than "
+                f"{limits.get_timeout_seconds:g} s, or the reader has as many requests in hand as it may.",
+            },
+            body=body,
+        ),
+    }
+
+
+# The rest ----------------------------------------------------------------------------------------
+
+
+def _probe(name: str, summary: str, description: str) -> Json:
+    def answer(text: str, example: Json) -> Json:
+        content = {
+            JSON: {"schema": {"$ref": "#/components/schemas/Health"}, "examples": {"answer": {"value": example}}}
+        }
+        return {"description": text, "headers": _named("X-Request-Id"), "content": content}
+
+    failing = {"status": "failing", "checks": {"redis": "ConnectionError: Connection refused"}}
+    return {
+        "operationId": name,
+        "tags": ["operation"],
+        "summary": summary,
+        "description": description,
+        "security": [],
+        "responses": {
+            "200": answer("All checks are ok.", {"status": "ok", "checks": {"redis": "ok"}}),
+            "503": answer("A check fails; it says what is wrong.", failing),
+        },
+        "x-codeSamples": [_curl(summary, f"curl {_ADDRESS}/{name}")],
+    }
+
+
+def _metrics() -> Json:
+    return {
+        "operationId": "metrics",
+        "tags": ["operation"],
+        "summary": "Metrics for Prometheus",
+        "description": "In Prometheus's text format.",
+        "security": [],
+        "responses": {
+            "200": {
+                "description": "The metrics of this service.",
+                "headers": _named("X-Request-Id"),
+                "content": {METRICS: {"schema": {"type": "string"}}},
+            }
+        },
+        "x-codeSamples": [_curl("Metrics", f"curl {_ADDRESS}/metrics")],
+    }
+
+
+def _reference(operation: str, summary: str, media_type: str, schema: Json) -> Json:
+    return {
+        "operationId": operation,
+        "tags": ["reference"],
+        "summary": summary,
+        "security": [],
+        "responses": {
+            "200": {
+                "description": summary + ".",
+                "headers": _named("Cache-Control", "X-Request-Id"),
+                "content": {media_type: {"schema": schema}},
+            }
+        },
+    }
+
+
+# Parts -------------------------------------------------------------------------------------------
+
+
+def _schemas(limits: Limits) -> Json:
+    flow: Json = msgspec.json.schema_components([Flow], ref_template="#/components/schemas/{name}")[1]["Flow"]
+    flow["description"] = "One record of traffic between two applications in one hour."
+    for name, text in _FIELDS.items():
+        schema = flow["properties"][name]
+        schema["description"] = text
+        if schema["type"] == "string":
+            # msgspec checks types and bounds; that a name holds no control character is flowagg.flow's own rule.
+            schema["pattern"] = _PRINTABLE
+    totals = {name: dict(schema) for name, schema in flow["properties"].items()}
+    for name, text in (("bytes_tx", "Bytes sent, of all records."), ("bytes_rx", "Bytes received, of all records.")):
+        totals[name] = {"type": "integer", "minimum": 0, "description": f"{text} Exact, of any size."}
+    return {
+        "Flow": {key: value for key, value in flow.items() if key != "title"},
+        "Flows": {"type": "array", "items": {"$ref": "#/components/schemas/Flow"}, "maxItems": limits.max_flows},
+        "FlowTotals": {
+            "type": "object",
+            "description": "The totals of one flow key: (src_app, dest_app, vpc_id, hour).",
+            "properties": totals,
+            "required": list(totals),
+        },
+        "Totals": {"type": "array", "items": {"$ref": "#/components/schemas/FlowTotals"}},
+        "Accepted": {
+            "type": "object",
+            "properties": {
+                "accepted": {"type": "integer", "minimum": 0, "description": "Records that Kafka has."},
+                "position": {"type": "string", "description": "Opaque: send it back as `after`."},
+            },
+            "required": ["accepted", "position"],
+        },
+        "Problem": {
+            "type": "object",
+            "description": "What is wrong and what to do (RFC 9457).",
+            "properties": {
+                "type": {"type": "string", "const": "about:blank"},
+                "title": {"type": "string", "description": "The status in words."},
+                "status": {"type": "integer", "minimum": 400, "maximum": 599},
+                "detail": {"type": "string", "description": "What is wrong and what to do."},
+                "index": {"type": "integer", "minimum": 0, "description": "Place of the bad record, from 0."},
+                "field": {"type": "string", "description": "The field at fault, where one is."},
+                "rule": {"type": "string", "description": "The rule that it breaks."},
+            },
+            "required": ["type", "title", "status", "detail"],
+        },
+        "Health": {
+            "type": "object",
+            "properties": {
+                "status": {"type": "string", "enum": ["ok", "failing"]},
+                "checks": {
+                    "type": "object",
+                    "additionalProperties": {"type": "string"},
+                    "description": "What was looked at: `ok`, or what is wrong.",
+                },
+            },
+            "required": ["status", "checks"],
+        },
+    }
+
+
+_FIELDS: Final = {
+    "src_app": "The application that sent the request.",
+    "dest_app": "The application that it was sent to.",
+    "vpc_id": "The network.",
+    "hour": "A number that the agents agree on.",
+    "bytes_tx": "Bytes sent.",
+    "bytes_rx": "Bytes received.",
+}
+
+
+def _headers() -> Json:
+    def header(schema: Json, text: str) -> Json:
+        return {"description": text, "schema": schema}
+
+    yes = {"type": "string", "enum": ["true"]}
+    text = {"type": "string"}
+    return {
+        "Flowagg-Fresh": header(
+            {"type": "string", "enum": ["true", "false"]},
+            "`true`: the answer reflects all that was asked for. `false`: that is not shown.",
+        ),
+        "Flowagg-Lag-Records": header(
+            {"type": "string", "pattern": "^([0-9]+|unknown)$"},
+            "Records that were still to be applied, or `unknown`.",
+        ),
+        "Flowagg-Expired": header(yes, "Only where the view no longer keeps the hour; the answer is `[]`."),
+        "Flowagg-Incomplete": header(
+            yes, "Only where records were lost to the view before it had applied them: totals may be too small."
+        ),
+        "ETag": header({"type": "string", "pattern": '^(W/)?"[^"]*"$'}, "Changes when the hour does."),
+        "Cache-Control": header(text, "How long the answer may be kept, and by whom."),
+        "Retry-After": header({"type": "string", "pattern": "^[0-9]+$"}, "Seconds to wait before the next try."),
+        "WWW-Authenticate": header({"type": "string", "pattern": "^Bearer"}, "The scheme: Bearer."),
+        "Allow": header(text, "The methods of this address."),
+        "Accept": header(text, "The media types that are taken."),
+        "Accept-Encoding": header(text, "The encodings that are taken."),
+        "X-Request-Id": header(
+            {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"}, "The request's id, as in the logs."
+        ),
+    }
+
+
+_HEADERS_OF: Final = {401: "WWW-Authenticate", 405: "Allow", 503: "Retry-After"}
+
+
+def _problems(texts: Mapping[int, str], examples: Mapping[int, Json] | None = None, *, body: bool = True) -> Json:
+    """Responses that are problem documents: status -> what it means here."""
+    responses: Json = {}
+    for status, text in texts.items():
+        required = [_HEADERS_OF[status]] if status in _HEADERS_OF else []
+        also = ["Accept", "Accept-Encoding"] if status == 415 else []
+        response: Json = {
+            "description": text,
+            "headers": _named(*required, *also, "X-Request-Id", required=required),
+        }
+        if body:
+            media: Json = {"schema": {"$ref": "#/components/schemas/Problem"}}
+            if examples is not None and status in examples:
+                media["examples"] = {"problem": {"value": examples[status]}}
+            response["content"] = {PROBLEM: media}
+        responses[str(status)] = response
+    return responses
+
+
+def _invalid_flow() -> Json:
+    field, rule = "bytes_tx", "expected int >= 0"
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(400).phrase,
+        "status": 400,
+        "detail": f"Nothing was kept: record 1: {field}: {rule}.",
+        "index": 1,
+        "field": field,
+        "rule": rule,
+    }
+
+
+def _named(*names: str, required: Sequence[str] = ()) -> Json:
+    """References to headers; a reference cannot say that its header is required, so those are copies."""
+    return {
+        name: {**_headers()[name], "required": True} if name in required else {"$ref": f"#/components/headers/{name}"}
+        for name in names
+    }
+
+
+def _parameter(name: str, place: str, schema: Json, text: str, *, required: bool = False, example: Any = None) -> Json:
+    found: Json = {"name": name, "in": place, "required": required, "description": text, "schema": schema}
+    if example is not None:
+        found["example"] = example
+    return found
+
+
+def _request_id() -> Json:
+    return _parameter(
+        "X-Request-Id",
+        "header",
+        {"type": "string"},
+        "An id of your own for the logs: 1 to 128 letters, digits, points, hyphens and underscores. "
+        "Without one, or with another text, the request gets one.",
+    )
+
+
+def _curl(label: str, *lines: str) -> Json:
+    return {"lang": "Shell", "label": label, "source": "\n".join(lines)}
+
+
+def _flow(names: str, hour: int, bytes_tx: int, bytes_rx: int) -> Json:
+    return dict(zip(Flow.__struct_fields__, (*names.split("/"), hour, bytes_tx, bytes_rx), strict=True))
+
+
+def _sent() -> list[Json]:
+    return [
+        _flow("foo/bar/vpc-0", 1, 100, 300),
+        _flow("foo/bar/vpc-0", 1, 200, 600),
+        _flow("baz/qux/vpc-0", 1, 100, 500),
+        _flow("baz/qux/vpc-0", 2, 100, 500),
+        _flow("baz/qux/vpc-1", 2, 100, 500),
+    ]
+
+
+def _totals(hour: int) -> list[Json]:
+    """What GET answers for an hour after the example's POST."""
+    found: dict[tuple[str, ...], Json] = {}
+    for flow in _sent():
+        if flow["hour"] != hour:
+            continue
+        row = found.setdefault(
+            tuple(flow[name] for name in ("src_app", "dest_app", "vpc_id")), {**flow, "bytes_tx": 0, "bytes_rx": 0}
+        )
+        row["bytes_tx"] += flow["bytes_tx"]
+        row["bytes_rx"] += flow["bytes_rx"]
+    return [found[key] for key in sorted(found)]
+
+
+def _size(count: int) -> str:
+    return f"{count // 2**20} MiB" if count % 2**20 == 0 else f"{count:,} bytes"
