@@ -17,6 +17,9 @@ MAX_NAME_CHARACTERS: Final = 256
 MAX_INTEGER: Final = 2**53 - 1
 """Largest hour and byte count: what a double holds exactly, so that any JSON client can send it."""
 
+VALUE: Final = b'{"bytes_tx":%d,"bytes_rx":%d}'
+"""The canonical value of a flow in the log, to be filled with bytes_tx and bytes_rx."""
+
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARACTERS)]
 Natural = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 
@@ -59,12 +62,16 @@ class InvalidFlow(FlowaggError):
 
 
 _decode_flows = msgspec.json.Decoder(list[Flow]).decode
+_decode_flow = msgspec.json.Decoder(Flow).decode
+_decode_lines = msgspec.json.Decoder(Flow).decode_lines
 _decode_key = msgspec.json.Decoder(FlowKey).decode
 _encode = msgspec.json.Encoder().encode
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _MSGSPEC_PATH = re.compile(r"^(?P<rule>.*) - at `\$(?:\[(?P<index>\d+)\])?(?:\.(?P<field>\w+))?.*`$", re.S)
 _MISSING = re.compile(r"^Object missing required field `(?P<field>\w+)`$")
+_UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_BLANKS: Final = b" \t\r"
 _NAME_FIELDS: Final = ("src_app", "dest_app", "vpc_id")
 
 
@@ -75,14 +82,55 @@ def decode_flows(body: bytes) -> list[Flow]:
     """
     try:
         flows = _decode_flows(body)
-    except msgspec.ValidationError as error:
-        raise _invalid_flow(str(error)) from None
-    except msgspec.DecodeError as error:
-        raise InvalidFlow(_sentence(str(error))) from None
-    except UnicodeDecodeError as error:
-        raise InvalidFlow(f"not valid UTF-8: {error.reason}") from None
-    except RecursionError:
-        raise InvalidFlow("JSON is nested too deeply") from None
+    except _UNDECODABLE as error:
+        raise _why(error) from None
+    _check_names(body, flows)
+    return flows
+
+
+def decode_flow_lines(body: bytes) -> list[Flow]:
+    """Decode flows written one a line (NDJSON), all or nothing; blank lines are skipped.
+
+    Raises InvalidFlow as decode_flows does; a record's index counts the lines that are not blank.
+
+    One call decodes all lines where each stands between a `{` and a `}`: inside an object or array a
+    `}` is never followed by a `{` without a comma, so no document spans two lines, and as many results as
+    lines means one each. Anything else is decoded line by line.
+    """
+    lines = [line for raw in body.split(b"\n") if (line := raw.strip(_BLANKS))]
+    if all(line.startswith(b"{") and line.endswith(b"}") for line in lines):
+        try:
+            flows = _decode_lines(b"\n".join(lines))
+        except _UNDECODABLE:
+            pass  # found again, with its line, below
+        else:
+            if len(flows) == len(lines):
+                _check_names(body, flows)
+                return flows
+    flows = []
+    for index, line in enumerate(lines):
+        try:
+            flows.append(_decode_flow(line))
+        except _UNDECODABLE as error:
+            found = _why(error)
+            raise InvalidFlow(found.rule, index, found.field) from None
+    _check_names(body, flows)
+    return flows
+
+
+def _why(error: Exception) -> InvalidFlow:
+    """What is wrong, of an exception of msgspec's."""
+    if isinstance(error, msgspec.ValidationError):
+        return _invalid_flow(str(error))
+    if isinstance(error, UnicodeDecodeError):
+        return InvalidFlow(f"not valid UTF-8: {error.reason}")
+    if isinstance(error, RecursionError):
+        return InvalidFlow("JSON is nested too deeply")
+    return InvalidFlow(_sentence(str(error)))
+
+
+def _check_names(body: bytes, flows: list[Flow]) -> None:
+    """Raises InvalidFlow for a control character in a name. flows: those that the body holds."""
     # A control character reaches a decoded string only through an escape, as a raw DEL or as a
     # raw C1 (C2 80..C2 9F): without these bytes in the body there is nothing to look for.
     if b"\\" in body or b"\x7f" in body or b"\xc2" in body:
@@ -90,7 +138,6 @@ def decode_flows(body: bytes) -> list[Flow]:
             for field in _NAME_FIELDS:
                 if _CONTROL.search(getattr(flow, field)):
                     raise InvalidFlow("must not hold control characters", index, field)
-    return flows
 
 
 def encode_key(src_app: str, dest_app: str, vpc_id: str, hour: int) -> bytes:
@@ -100,7 +147,7 @@ def encode_key(src_app: str, dest_app: str, vpc_id: str, hour: int) -> bytes:
 
 def encode_value(bytes_tx: int, bytes_rx: int) -> bytes:
     """The canonical value of a flow in the log: `{"bytes_tx":100,"bytes_rx":300}`."""
-    return b'{"bytes_tx":%d,"bytes_rx":%d}' % (bytes_tx, bytes_rx)
+    return VALUE % (bytes_tx, bytes_rx)
 
 
 def decode_key(raw: bytes | None) -> FlowKey:
@@ -123,7 +170,9 @@ def _invalid_flow(message: str) -> InvalidFlow:
     """An InvalidFlow from a msgspec validation message, `Expected ... - at `$[3].hour``."""
     match = _MSGSPEC_PATH.match(message)
     if match is None:
-        return InvalidFlow("the body must be a JSON array of flows" if "`array`" in message else _sentence(message))
+        return InvalidFlow(
+            "the body must be a JSON array of flows" if message.startswith("Expected `array`") else _sentence(message)
+        )
     rule, index, field = match["rule"], match["index"], match["field"]
     missing = _MISSING.match(rule)
     if missing is not None:

@@ -105,6 +105,7 @@ class Guard(HttpToolsProtocol):
         self._lingering = False  # nothing is taken from this client any more
         self._lingered = 0
         self._running: RequestResponseCycle | None = None
+        self._closing_transport: _ClosingTransport | None = None
         self._buffered = (0, 0.0)  # bytes of answers that the client has not taken, since when
 
     # asyncio.Protocol --------------------------------------------------------------------------
@@ -113,6 +114,7 @@ class Guard(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._since = self.loop.time()
+        self._closing_transport = _ClosingTransport(self)
         spare = len(self.connections) - self.limits.connections
         self._past_limit = spare > 0
         if spare > SPARE_CONNECTIONS:
@@ -124,7 +126,7 @@ class Guard(HttpToolsProtocol):
         if self._lingering:
             self._lingered += len(data)
             if self._lingered > _LINGER_BYTES:
-                self.transport.abort()
+                self.transport.pause_reading()
             return
         self._fed += len(data)
         self._unset_keepalive_if_required()
@@ -179,6 +181,7 @@ class Guard(HttpToolsProtocol):
             request_id = new_request_id().encode("ascii")
         self.scope["state"]["request_id"] = request_id.decode("ascii")
         cycle.default_headers = [*cycle.default_headers, (b"x-request-id", request_id)]
+        cycle.transport = self._closing_transport  # type: ignore[assignment]
         cycle.send_500_response = lambda: _answer_failure(cycle)  # type: ignore[method-assign]
         if self.phase.draining or self._past_limit:
             cycle.keep_alive = False
@@ -310,6 +313,13 @@ class Guard(HttpToolsProtocol):
             self._lingering = True
             self.flow.pause_reading()
 
+    def close_answered(self) -> None:
+        """Close after an answer. A client in the middle of its body gets time to read the answer."""
+        if self.cycle is not None and self.cycle.more_body and not self._lingering:
+            self._say(b"")
+        else:
+            self.transport.close()
+
     def _say(self, words: bytes) -> None:
         """Write the last words; close once the client had time to read them.
 
@@ -319,11 +329,21 @@ class Guard(HttpToolsProtocol):
         self._lingering = True
         if self.transport.is_closing():
             return
-        self.transport.write(words)
+        if words:
+            self.transport.write(words)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()
         self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
+
+class _ClosingTransport:
+    """What uvicorn's cycle uses of a transport, with a close that leaves the client time to read."""
+
+    def __init__(self, protocol: Guard) -> None:
+        self.write = protocol.transport.write
+        self.is_closing = protocol.transport.is_closing
+        self.close = protocol.close_answered
 
 
 def guard(limits: Limits, phase: Phase) -> type[Guard]:

@@ -1,6 +1,8 @@
 """Kafka: client properties and look-ups that more than one service needs."""
 
 import logging
+import re
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,6 +16,19 @@ from flowagg.errors import FlowaggError
 from flowagg.settings import KafkaSettings
 
 _log = logging.getLogger(__name__)
+_librdkafka = logging.getLogger("librdkafka")
+
+_FROM_FILE = re.compile(r"\$\{file:(/[^}]+)\}")
+
+_TIMES = re.compile(r" \(after \d+ms in state \w+(, \d+ identical error\(s\) suppressed)?\)")
+_SAID_SECONDS = 10.0
+_LOG_AGAIN_SECONDS = 30.0
+_LINES_REMEMBERED = 256
+_REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
+_OF_A_CONNECTION = _REFUSALS | {KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._FAIL}
+_NO_CONNECTION = frozenset(
+    {KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT}
+)
 
 METADATA_MAX_AGE_MS = 10_000
 """librdkafka refreshes metadata every 5 minutes by default: far too late to see a topic grow."""
@@ -84,7 +99,7 @@ def client_properties(settings: KafkaSettings, service: str, own: Mapping[str, A
         properties |= given
     properties["bootstrap.servers"] = settings.kafka_bootstrap_servers
     properties.setdefault("error_cb", log_error)
-    properties["logger"] = logging.getLogger("librdkafka")  # served by poll and consume, as callbacks are
+    properties["logger"] = _librdkafka  # served by poll and consume, as callbacks are
     return properties
 
 
@@ -106,7 +121,11 @@ def admin_properties(settings: KafkaSettings, service: str) -> dict[str, Any]:
 
 
 def read_properties(path: Path) -> dict[str, str]:
-    """Read key=value lines; empty lines and lines that begin with # are skipped."""
+    """Read key=value lines; empty lines and lines that begin with # are skipped.
+
+    A value ${file:/path} stands for that file's content, without the last line end. Raises
+    InvalidProperties, whose text never shows a value.
+    """
     properties = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -119,8 +138,26 @@ def read_properties(path: Path) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise InvalidProperties(f"{path}, line {number}: write key=value")
-        properties[name.strip()] = value.strip()
+        try:
+            properties[name.strip()] = _resolved(value.strip())
+        except ValueError as error:
+            raise InvalidProperties(f"{path}, line {number}: {name.strip()}: {error}") from None
     return properties
+
+
+def _resolved(value: str) -> str:
+    """What a value stands for. Raises ValueError."""
+    if "${file:" not in value:
+        return value
+    match = _FROM_FILE.fullmatch(value)
+    if match is None:
+        raise ValueError("write ${file:/path} with an absolute path, and nothing before or after it")
+    try:
+        return Path(match[1]).read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ValueError(f"{match[1]} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{match[1]} is not UTF-8 text") from None
 
 
 def describe_topic(admin: AdminClient, topic: str, timeout_seconds: float) -> "Future[TopicDescription]":
@@ -141,7 +178,7 @@ def resolve_topic(future: "Future[TopicDescription]", topic: str, timeout_second
     except KafkaException as error:
         raise look_up_error(error, topic) from error
     except TimeoutError as error:
-        raise KafkaUnavailable("Kafka did not answer in time") from error
+        raise KafkaUnavailable(connection_trouble() or "Kafka did not answer in time") from error
 
 
 def look_up_error(error: KafkaException, topic: str) -> KafkaUnavailable:
@@ -149,7 +186,9 @@ def look_up_error(error: KafkaException, topic: str) -> KafkaUnavailable:
     code = error.args[0].code() if error.args and isinstance(error.args[0], KafkaError) else None
     if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
         return TopicMissing(f"topic {topic} does not exist: create it (6 partitions unless you know better)")
-    return KafkaUnavailable(f"Kafka look-up failed: {error}")
+    # Without a connection a look-up only times out; the clients have said why there is none.
+    trouble = connection_trouble() if code in _NO_CONNECTION else None
+    return KafkaUnavailable(f"Kafka look-up failed: {trouble or error}")
 
 
 def end_offsets(
@@ -165,6 +204,72 @@ def end_offsets(
     return {part.partition: future for part, future in futures.items()}
 
 
+class _Repeats(logging.Filter):
+    """Lets a line through once in a while: without a connection librdkafka says why ten times a second and more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line has not passed for a while."""
+        text, now = _without_times(f"{record.getMessage()} {getattr(record, 'reason', '')}"), time.monotonic()
+        passed = self._passed.get(text)
+        if passed is not None and now - passed < _LOG_AGAIN_SECONDS:
+            return False
+        if len(self._passed) >= _LINES_REMEMBERED:
+            self._passed.clear()
+        self._passed[text] = now
+        return True
+
+
+class _Connections:
+    """What the clients of this process last said of their connections to brokers."""
+
+    def __init__(self) -> None:
+        self._said = ("", 0.0)
+        self._refused = False
+
+    def note(self, error: KafkaError, now: float) -> None:
+        """Remember why a connection failed."""
+        code = error.code()
+        # After a refusal the connection's end is told too, in words that say less.
+        told = self.trouble(now) is not None and self._refused
+        refused = code in _REFUSALS
+        if refused or (code in _OF_A_CONNECTION and not told):
+            self._said, self._refused = (_words(error), now), refused
+
+    def trouble(self, now: float) -> str | None:
+        """Why there is no connection, where that was said a moment ago."""
+        text, at = self._said
+        return text if text and now - at < _SAID_SECONDS else None
+
+
+def _without_times(text: str) -> str:
+    return _TIMES.sub("", text)
+
+
+def _words(error: KafkaError) -> str:
+    """An error of a connection, with what to look at, and without what differs each time it is said."""
+    text = _without_times(error.str())
+    if error.code() == KafkaError._AUTHENTICATION:
+        return f"AuthenticationFailed: {text}: look at sasl.* in the file of FLOWAGG_KAFKA_PROPERTIES_FILE"
+    if error.code() == KafkaError._SSL or "SSL " in text:  # an alert of the broker's counts as its hanging up
+        return f"TlsFailed: {text}: look at ssl.* in the file of FLOWAGG_KAFKA_PROPERTIES_FILE"
+    return text
+
+
+_connections = _Connections()
+for _logger in (_log, _librdkafka):
+    _logger.addFilter(_Repeats())
+
+
+def connection_trouble() -> str | None:
+    """Why a client of this process has no connection to a broker, where it said so in the last seconds."""
+    return _connections.trouble(time.monotonic())
+
+
 def log_error(error: KafkaError) -> None:
-    """librdkafka's error callback: log it."""
-    _log.warning("kafka client error", extra={"code": error.name(), "reason": error.str()})
+    """librdkafka's error callback: log it, and remember why."""
+    _connections.note(error, time.monotonic())
+    _log.warning("kafka client error", extra={"code": error.name(), "reason": _words(error)})

@@ -122,6 +122,11 @@ class HttpSettings(Settings):
         description="Time after SIGTERM for which requests are still taken, each answer closing its connection, "
         "in seconds: for clients that have not heard of the end yet.",
     )
+    tokens_file: Path | None = Field(
+        None,
+        description="File of the bearer tokens that may write and read (JSON, hashed); read again when it changes. "
+        "Unset: everybody may.",
+    )
     access_log: bool = Field(False, description="Log a line for each request.")
     tls_certificate_file: Path | None = Field(
         None, description="File of the certificate chain (PEM) to serve HTTPS with; read again when it changes."
@@ -151,6 +156,13 @@ class KafkaSettings(Settings):
         le=60,
         description="Longest wait for an answer of Kafka to a look-up, in seconds.",
     )
+
+    @field_validator("kafka_properties_file")
+    @classmethod
+    def _check_is_a_name(cls, value: Path | None) -> Path | None:
+        if value is not None and "\n" in str(value):  # or what it holds would be shown
+            raise ValueError("is the name of a file, not its content")
+        return value
 
 
 class RedisSettings(Settings):

@@ -1,11 +1,12 @@
 """Kafka as the consumer sees it: the log, the group, the topic, and the dead-letter topic."""
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, TopicDescription
 from flowagg.kafka import (
     KafkaUnavailable,
@@ -25,6 +26,8 @@ from flowagg_consumer.settings import ConsumerSettings
 _log = logging.getLogger(__name__)
 
 _FEATURE_POLLS: Final = 30
+_SEEK_PAUSE_SECONDS: Final = 0.001
+_TRUNCATED: Final = KafkaError(KafkaError._LOG_TRUNCATION).str()
 
 # Kafka's words for "the position is not in the log"; the core finds out on which side it lies.
 _STOPS: Final = {
@@ -146,15 +149,33 @@ class Log:
     def restart(self, number: int, start: fx.Start) -> None:
         """Fetch an owned partition from start on; what was fetched before is dropped. Raises LogAway."""
         part = TopicPartition(self._topic, number, start.offset)
-        if start.leader_epoch >= 0:
-            # With it librdkafka asks the leader whether the log still holds what was applied (KIP-320).
-            part = TopicPartition(self._topic, number, start.offset, leader_epoch=start.leader_epoch)
         try:
             self._consumer.incremental_unassign([part])
+            self._consumer.pause([part])  # outlives assignments: nothing is fetched until all is said
             self._consumer.incremental_assign([part])
-            self._consumer.resume([part])  # a pause outlives assignments
+            if start.offset > 0 and start.leader_epoch >= 0:
+                self._seek(TopicPartition(self._topic, number, start.offset, leader_epoch=start.leader_epoch))
+            self._consumer.resume([part])
         except KafkaException as error:  # taken away meanwhile: the next fetch tells
             raise fx.LogAway(f"partition {number} could not be started: {error}") from error
+
+    def _seek(self, part: TopicPartition) -> None:
+        """Have the leader asked whether the log still holds what was applied (KIP-320).
+
+        librdkafka asks on a seek with an epoch. Assigned with one it asks only once the leader
+        changes: measured, a log that was truncated before the assignment was read on in silence.
+        Just assigned, a partition may not be ready for a seek yet.
+        """
+        deadline = time.monotonic() + self._timeout_seconds
+        while True:
+            try:
+                self._consumer.seek(part)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._STATE or time.monotonic() > deadline:
+                    raise
+                time.sleep(_SEEK_PAUSE_SECONDS)
+            else:
+                return
 
     def pause(self, number: int) -> None:
         """Fetch nothing more of a partition until restart()."""
@@ -225,11 +246,13 @@ class Log:
 
     # Callbacks run inside consume(). They never raise and never assign nothing: confluent-kafka
     # would then assign by itself, at the offsets committed to Kafka. So everything is assigned,
-    # paused, and started by the core once it knows the stored position.
+    # paused, and started by the core once it knows the stored position. At an offset of its own, not at
+    # OFFSET_END: librdkafka looks that up, and where the partition was started meanwhile it asks again
+    # and jumps to the end.
     def _on_assign(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
         try:
             self._assigned += [part.partition for part in parts]
-            consumer.incremental_assign([TopicPartition(self._topic, part.partition, OFFSET_END) for part in parts])
+            consumer.incremental_assign([TopicPartition(self._topic, part.partition, 0) for part in parts])
             consumer.pause(parts)
         except Exception:
             _log.exception("assignment failed")
@@ -296,7 +319,9 @@ def _sort_out(
         elif error.code() == KafkaError._PARTITION_EOF:
             ends[number] = _offset(message)
         elif error.code() in _STOPS:
-            stops[number] = _STOPS[error.code()], error.str()
+            # With auto.offset.reset=error librdkafka tells a truncated log as a reset that may not be, too.
+            truncated = _TRUNCATED in error.str()
+            stops[number] = StopReason.LOG_TRUNCATED if truncated else _STOPS[error.code()], error.str()
         else:
             errors.append(f"{error.name()}: {error.str()}")
     records = {number: _columns(found, timed=timed) for number, found in by_partition.items()}

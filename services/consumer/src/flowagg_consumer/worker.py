@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from flowagg.kafka import connection_trouble
 from flowagg.service import OK, Checks
 from flowagg.view import DamagedView
 from prometheus_client import Counter
@@ -89,6 +90,8 @@ class Worker:
         checks = {"kafka": OK, "redis": OK, "group": OK} | core.trouble
         if not core.assigned_once:
             checks["group"] = "waiting for the group to assign partitions"
+            if checks["kafka"] == OK:  # nothing was looked up yet
+                checks["kafka"] = connection_trouble() or OK
         for number, stop in sorted(dict(core.stopped).items()):
             checks[f"partition_{number}"] = f"stopped, {stop.reason}: {stop.detail}; {GUIDE}"
         for number, loading in sorted(dict(core.loading).items()):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from flowagg.errors import FlowaggError
-from flowagg.flow import Flow, decode_flows, encode_key, encode_value
-from flowagg.idempotency import Mark, body_digest, encode_mark
+from flowagg.flow import VALUE, Flow, decode_flows, encode_key
+from flowagg.idempotency import DIGEST_HEADER, INDEX_HEADER, KEY_HEADER, Mark, body_digest, encode_mark
 
 from flowagg_writer.murmur2 import partition_of
 
@@ -169,24 +169,27 @@ class Batch:
         delivered = acknowledgements.delivered
         # Marks count the batch's records per partition: without holes they are one range to remember.
         indexes = [0] * (0 if key is None else partitions)
+        key_header, digest_header = (KEY_HEADER, (key or "").encode("ascii")), (DIGEST_HEADER, digest.encode("ascii"))
         place = 0
         try:
             for start in range(0, len(flows), FLOWS_A_STEP):
                 if start:
                     place = start
                     yield
+                # Written out: calls of encode_value and encode_mark cost a tenth of the whole, each.
                 step = enumerate(flows[start : start + FLOWS_A_STEP], start)
                 if key is None:
                     for place, flow in step:  # noqa: B007 - read where this ends early
                         log_key = encode_key(flow.src_app, flow.dest_app, flow.vpc_id, flow.hour)
-                        produce(topic, encode_value(flow.bytes_tx, flow.bytes_rx), log_key, -1, delivered)
+                        produce(topic, VALUE % (flow.bytes_tx, flow.bytes_rx), log_key, -1, delivered)
                     continue
                 for place, flow in step:
                     log_key = encode_key(flow.src_app, flow.dest_app, flow.vpc_id, flow.hour)
-                    value = encode_value(flow.bytes_tx, flow.bytes_rx)
                     partition = partition_of(log_key, partitions)
-                    headers = encode_mark(Mark(key, digest, indexes[partition]))
-                    indexes[partition] += 1
+                    index = indexes[partition]
+                    indexes[partition] = index + 1
+                    headers = [key_header, digest_header, (INDEX_HEADER, b"%d" % index)]
+                    value = VALUE % (flow.bytes_tx, flow.bytes_rx)
                     produce(topic, value, log_key, partition, delivered, None, 0, headers)
                     if place == 0:
                         known.remember(key, digest)
@@ -195,14 +198,21 @@ class Batch:
             raise
 
 
-def plan(body: bytes, idempotency_key: str | None, keyed_partitions: int) -> Batch:
+def plan(
+    body: bytes,
+    idempotency_key: str | None,
+    keyed_partitions: int,
+    decode: Callable[[bytes], list[Flow]] = decode_flows,
+) -> Batch:
     """The batch that a POST's body makes: all of it or, raising InvalidFlow, nothing.
+
+    decode: reads the flows of a body. The digest is of the body without its Content-Encoding.
 
     idempotency_key: None, or one that flowagg.idempotency.is_key accepts. With it every record
     carries a mark, and its partition is taken modulo keyed_partitions, however many partitions the
     topic has by now: so a repeat meets what the consumer knows of the first time.
     """
-    flows = decode_flows(body)
+    flows = decode(body)
     if idempotency_key is None:
         return Batch(flows, len(body), None, "", keyed_partitions)
     digest = body_digest(body)

@@ -11,6 +11,9 @@ class WriterSettings(HttpSettings, KafkaSettings):
     max_body_bytes: int = Field(
         8 * 2**20, ge=1024, description="Largest body of a POST as sent, in bytes; past it 413."
     )
+    max_inflated_bytes: int = Field(
+        64 * 2**20, ge=1024, description="Largest body of a POST once gzip is undone, in bytes; past it 413."
+    )
     max_flows: int = Field(100_000, ge=1, le=MAX_INDEX, description="Most flows of a POST; past it 413.")
     max_in_flight_bytes: int = Field(
         256 * 2**20,
