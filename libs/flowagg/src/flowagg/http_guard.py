@@ -33,9 +33,10 @@ OPERATIONAL_PATHS: Final = frozenset({b"/livez", b"/readyz", b"/metrics"})
 """What is answered on connections past the limit too: a full service must not look like a dead one."""
 SPARE_CONNECTIONS: Final = 256
 """Connections past the limit that are let in for the operational paths, or to be told that it is reached."""
-_LINGER_SECONDS: Final = 2.0
-_LINGER_BYTES: Final = 2**20
+_LINGER_SECONDS: Final = 5.0
+_LINGER_BYTES: Final = 64 * 2**20
 _FRAMING_FACTOR: Final = 16
+_SLICE_BYTES: Final = 8192
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _WITHOUT_UPGRADE: Final = frozenset({b"upgrade", b"connection", b"http2-settings"})
 
@@ -102,6 +103,8 @@ class Guard(HttpToolsProtocol):
         self._upgrading = False
         self._refusal: Problem | None = None  # why the parser was stopped
         self._last_words: bytes | None = None  # to be said once the answers before are out
+        self._unparsed = b""  # what came behind a request that waits
+        self._half_closed = False
         self._lingering = False  # nothing is taken from this client any more
         self._lingered = 0
         self._running: RequestResponseCycle | None = None
@@ -128,8 +131,25 @@ class Guard(HttpToolsProtocol):
             if self._lingered > _LINGER_BYTES:
                 self.transport.pause_reading()
             return
-        self._fed += len(data)
         self._unset_keepalive_if_required()
+        if self._unparsed:
+            self._unparsed += data
+        else:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        """Parse as long as no request waits for the answer to another: a pipeline costs memory per request."""
+        for start in range(0, len(data), _SLICE_BYTES):
+            if self._lingering:
+                return
+            if self.pipeline:
+                self._unparsed += data[start:]
+                self.flow.pause_reading()
+                return
+            self._feed(data[start : start + _SLICE_BYTES])
+
+    def _feed(self, data: bytes) -> None:
+        self._fed += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -150,7 +170,12 @@ class Guard(HttpToolsProtocol):
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """A client that has sent all may close its side and still gets its answer."""
         cycle = self.cycle
-        if cycle is None or cycle.response_complete or cycle.more_body or self._lingering or is_ssl(self.transport):
+        if cycle is None or self._lingering or is_ssl(self.transport):
+            return None
+        if self._unparsed:
+            self._half_closed = True
+            return True
+        if cycle.response_complete or cycle.more_body:
             return None
         cycle.keep_alive = False
         return True
@@ -163,6 +188,10 @@ class Guard(HttpToolsProtocol):
         self._in_head, self._silent, self._upgrading = True, False, False
         self._since = self.loop.time()
         self._fed = self._delivered = 0
+
+    @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value.rstrip(b" \t"))  # RFC 9110, 5.5: white space around is no part of it
 
     @override
     def on_headers_complete(self) -> None:
@@ -209,8 +238,19 @@ class Guard(HttpToolsProtocol):
     @override
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._last_words is not None and self._running is not None and self._running.response_complete:
+        if not self._silent:
+            self._unset_keepalive_if_required()  # the next request has begun: check() has its time
+        if self._unparsed and not self.pipeline:
+            data, self._unparsed = self._unparsed, b""
+            self._parse(data)
+        elif self.pipeline:
+            self.flow.pause_reading()
+        if self.pipeline or self._running is None or not self._running.response_complete:
+            return
+        if self._last_words is not None:
             self._say(self._last_words)
+        elif self._half_closed and not self._unparsed:
+            self.transport.close()
 
     @override
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
