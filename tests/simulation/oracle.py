@@ -67,10 +67,11 @@ def _expire(state: State, entry: Entry, keep: int) -> None:
 def _count(state: State, offset: int, entry: Entry, rules: Rules) -> None:
     if entry.headers:
         named = dict(entry.headers)
-        if set(named) != {"flowagg-idempotency-key", "flowagg-body-digest", "flowagg-index"}:
+        parts = bytes(named.get("flowagg-mark") or b"").decode().split(" ", 2)  # type: ignore[arg-type]
+        if len(parts) != 3:
             state.dead.add(offset)
             return
-        key, digest, index = (bytes(named[name] or b"").decode() for name in sorted(named, key=_order))  # type: ignore[arg-type]
+        index, digest, key = parts
         state.time = max(state.time, entry.time)
         newest = state.time * 4 // rules.window
         state.marks = {k: mark for k, mark in state.marks.items() if mark[2] >= newest - 4}
@@ -92,10 +93,6 @@ def _count(state: State, offset: int, entry: Entry, rules: Rules) -> None:
     old = state.totals.get((hour, field_), (0, 0))
     state.totals[hour, field_] = (old[0] + tx, old[1] + rx)
     state.hours[hour] = [offset + 1] if rules.keep is None else [offset + 1, state.tick]
-
-
-def _order(name: str) -> int:
-    return ["flowagg-idempotency-key", "flowagg-body-digest", "flowagg-index"].index(name)
 
 
 def parse(entry: Entry) -> tuple[bytes, int, int, int] | None:

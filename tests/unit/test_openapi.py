@@ -34,6 +34,7 @@ from flowagg_writer.settings import WriterSettings
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 FLOW = {"src_app": "a", "dest_app": "b", "vpc_id": "c", "hour": 1, "bytes_tx": 1, "bytes_rx": 2}
 DOCUMENT = document(Limits(), "0.1.0")
@@ -80,7 +81,7 @@ def statuses(*texts: str) -> set[int]:
     return found
 
 
-def send(app: Starlette, method: str, path: str, **options: Any) -> httpx.Response:
+def send(app: ASGIApp, method: str, path: str, **options: Any) -> httpx.Response:
     async def ask() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
             return await client.request(method, path, **options)

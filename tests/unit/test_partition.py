@@ -289,7 +289,7 @@ def test_a_mark_is_found_again_for_the_window_and_is_gone_after_five_quarters_of
 def test_headers_that_are_not_the_writers_make_a_dead_letter() -> None:
     stored = Stored()
     bad = keyed(0, ("k", "a", 0, 5))
-    broken = Records(bad.offsets, bad.keys, bad.values, 0, [encode_mark(Mark("k", "a" * 32, 0))[:2]], bad.timestamps)
+    broken = Records(bad.offsets, bad.keys, bad.values, 0, [[("flowagg-mark", b"0 short k")]], bad.timestamps)
     stored.carry(stored.partition(), broken)
     assert stored.dead == [(0, DeadLetterReason.INVALID_MARK)]
     assert stored.totals == {}

@@ -9,7 +9,7 @@ from flowagg.problem import Problem
 from flowagg.view import Meta
 from flowagg_reader.etag import Held, etag
 from flowagg_reader.freshness import TopicChanged, lags
-from flowagg_reader.lookup import Ends, JoinedLookup
+from flowagg_reader.lookup import Ends, JoinedLookup, JoinedLookups
 from flowagg_reader.pace import Pace
 from flowagg_reader.query import Consistency, Query, parse_query
 
@@ -119,6 +119,33 @@ def test_a_failed_look_up_fails_its_callers_and_not_the_next() -> None:
         with pytest.raises(OSError, match="away"):
             await lookup.get()
         assert await lookup.get() == 5
+
+    asyncio.run(scenario())
+
+
+def test_look_ups_of_one_key_are_joined_and_leave_nothing_behind() -> None:
+    async def scenario() -> None:
+        started: list[int] = []
+
+        async def look_up(key: int) -> int:
+            started.append(key)
+            await asyncio.sleep(0)
+            if key == 3:
+                raise OSError("away")
+            return key * 10
+
+        lookups = JoinedLookups(look_up)
+        assert await asyncio.gather(*(lookups.get(key) for key in (1, 2, 1, 1, 2))) == [10, 20, 10, 10, 20]
+        assert sorted(started) == [1, 2]
+        with pytest.raises(OSError, match="away"):
+            await lookups.get(3)
+        given_up = asyncio.create_task(lookups.get(4))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert await lookups.get(4) == 40
+        assert not lookups._joined
 
     asyncio.run(scenario())
 

@@ -205,6 +205,7 @@ def test_the_turn_of_a_large_body_that_finds_no_room_lasts_until_it_is_sent() ->
         await turn_of_the_loop()
         assert len(store.reads) == 1
         shared = bodies.find(store.tag(1))  # it is there for others as long as it is being sent
+        assert shared is not None
         assert shared is entry
         entry.release()
         await turn_of_the_loop()

@@ -22,19 +22,20 @@ _INDEX = """FlowAggregator
 
   POST /flows           a JSON array of flows
   GET  /flows?hour=1    the totals of an hour
+  GET  /docs            the reference, also as /openapi.json
 """
 
 
 def create_app(writer: str, reader: str) -> Starlette:
-    """POST /flows goes to the writer, GET and HEAD to the reader."""
+    """POST /flows goes to the writer, GET and HEAD to the reader, and so do /docs and /openapi.json."""
     client = httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=512))
 
-    async def flows(request: Request) -> Response:
+    async def forward(request: Request) -> Response:
         upstream = writer if request.method == "POST" else reader
         headers = [(n, v) for n, v in request.headers.raw if n.decode("latin-1") not in _HOP_BY_HOP]
         forwarded = client.build_request(
             request.method,
-            f"{upstream}/flows?{request.url.query}" if request.url.query else f"{upstream}/flows",
+            upstream + request.url.path + (f"?{request.url.query}" if request.url.query else ""),
             headers=headers,
             content=request.stream() if request.method == "POST" else None,
         )
@@ -60,7 +61,12 @@ def create_app(writer: str, reader: str) -> Starlette:
         await client.aclose()
 
     return Starlette(
-        routes=[Route("/flows", flows, methods=["GET", "POST"]), Route("/", index)],
+        routes=[
+            Route("/flows", forward, methods=["GET", "POST"]),
+            Route("/docs", forward),
+            Route("/openapi.json", forward),
+            Route("/", index),
+        ],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )

@@ -50,7 +50,8 @@ p { margin: 0.4rem 0; max-width: 46rem }
 .lead { font-size: 1.1rem; color: var(--soft) }
 article { margin: 1.5rem 0; padding: 1.3rem 1.4rem; border: 1px solid var(--line); border-radius: 10px }
 .method { display: inline-block; min-width: 3.4em; text-align: center;
-  font: 700 0.75em/1.6 ui-monospace, Menlo, Consolas, monospace; border: 1.5px solid currentColor; border-radius: 5px; padding: 0 0.4em }
+  font: 700 0.75em/1.6 ui-monospace, Menlo, Consolas, monospace;
+  border: 1.5px solid currentColor; border-radius: 5px; padding: 0 0.4em }
 .get { color: var(--get) } .post { color: var(--post) } .head { color: var(--head) }
 nav .method { border: 0; padding: 0; text-align: left }
 .path { font: 600 1em ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }
@@ -61,11 +62,13 @@ th, td { text-align: left; vertical-align: top; padding: 0.5rem 0.8rem; border-t
 tr:first-child > * { border-top: 0 }
 thead th { background: var(--panel); font-size: 0.78rem; color: var(--soft); font-weight: 600 }
 tbody tr:first-child > * { border-top: 1px solid var(--line) }
-tbody th { font-weight: 600; white-space: nowrap }
+tbody th { font-weight: 600; white-space: nowrap; width: 1% }
+th .also { min-width: 8.5rem; margin: 0 }
 td.type { color: var(--soft); min-width: 9rem }
 .need { color: var(--bad); font-size: 0.75rem; font-weight: 600; display: block }
 .good { color: var(--good) } .bad { color: var(--bad) }
-.also { display: block; margin-top: 0.3rem; font-size: 0.85rem; color: var(--soft) }
+.also { display: block; margin-top: 0.3rem; font-weight: 400; white-space: normal;
+  font-size: 0.85rem; color: var(--soft) }
 pre { margin: 0; background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 0.8rem 1rem;
   overflow-x: auto; white-space: pre }
 pre.copy code { user-select: all; -webkit-user-select: all; cursor: text }
@@ -73,18 +76,20 @@ figure { margin: 0.6rem 0 }
 figcaption { font-size: 0.85rem; color: var(--soft); margin-bottom: 0.25rem }
 details { margin: 0.6rem 0 }
 summary { cursor: pointer; color: var(--link); font-size: 0.92rem; padding: 0.2rem 0 }
-:target { background: var(--mark); border-radius: 8px }
-article:target { border-color: var(--link); background: none; box-shadow: 0 0 0 1px var(--link) }
+tr:target { background: var(--mark) }
+article:target { border-color: var(--link); box-shadow: 0 0 0 1px var(--link) }
 @media (max-width: 50rem) {
   .page { display: block }
   nav { position: static; max-height: none; padding: 1.2rem 1rem 0.5rem; border-bottom: 1px solid var(--line) }
   nav ul { display: flex; flex-wrap: wrap; gap: 0.1rem 1.2rem }
-  nav li a { padding: 0.35rem 0 } nav .method { min-width: 0 }
+  nav li a { padding: 0.25rem 0 } nav .method { min-width: 0 }
   main { padding: 1.2rem 1rem 3rem; border: 0 }
+  nav h2 { margin: 0.7rem 0 0.1rem }
+  pre.copy { white-space: pre-wrap; overflow-wrap: anywhere }
   article { padding: 1rem 0.9rem } h1 { font-size: 1.6rem }
   table, tbody, tbody tr, tbody th, tbody td { display: block } thead { display: none }
   tbody tr { padding: 0.6rem 0.8rem; border-top: 1px solid var(--line) } tbody tr:first-child { border-top: 0 }
-  tbody tr > *, tbody tr:first-child > * { border: 0; padding: 0.1rem 0 }
+  tbody tr > *, tbody tr:first-child > * { border: 0; padding: 0.1rem 0; width: auto }
   .need { display: inline; margin-left: 0.5rem }
 }
 @media print { nav { display: none } .page { display: block } main { border: 0 } article { break-inside: avoid-page } }
@@ -160,9 +165,14 @@ def _operation(document: Json, method: str, path: str, operation: Json) -> str:
         + (f"<p>{_text(operation['description'])}</p>\n" if "description" in operation else "")
         + (tokens if operation["security"] else "")
         + "".join(_command(sample) for sample in operation.get("x-codeSamples", ()))
-        + _parameters(document, operation.get("parameters", ()))
-        + (_body(document, operation["requestBody"]) if "requestBody" in operation else "")
-        + _responses(operation["responses"])
+        + (
+            # Its parameters and answers are those of GET, which stand beside it.
+            ""
+            if method == "head"
+            else _parameters(document, operation.get("parameters", ()))
+            + (_body(document, operation["requestBody"]) if "requestBody" in operation else "")
+            + _responses(operation["responses"])
+        )
         + "</article>\n"
     )
 
@@ -217,7 +227,8 @@ def _responses(responses: Json) -> str:
         )
         also = f'<span class="also">Headers: {headers}</span>' if headers else ""
         rows.append(
-            f'<tr><th scope="row"><span class="{kind}">{escape(status)}</span> {escape(phrase)}</th>'
+            f'<tr><th scope="row"><b class="{kind}">{escape(status)}</b>'
+            f'<span class="also">{escape(phrase)}</span></th>'
             f"<td>{_text(response['description'])}{content}{also}</td></tr>"
         )
         examples += [_examples(media.get("examples", {}), status) for media in response.get("content", {}).values()]

@@ -1,23 +1,24 @@
 """Idempotency marks: how a keyed POST's records are told apart from their repeats.
 
-A POST with an `Idempotency-Key` puts three headers on each of its records. The consumer keeps, per
+A POST with an `Idempotency-Key` puts a header on each of its records. The consumer keeps, per
 key and partition, the body's digest and the indexes that it has counted, for the dedupe window.
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from flowagg.errors import FlowaggError
 
-KEY_HEADER: Final = "flowagg-idempotency-key"
-DIGEST_HEADER: Final = "flowagg-body-digest"
-INDEX_HEADER: Final = "flowagg-index"
+MARK_HEADER: Final = "flowagg-mark"
+"""The header's value: `<index> <digest> <Idempotency-Key>`."""
 
 MAX_KEY_CHARACTERS: Final = 128
 MAX_INDEX: Final = 10_000_000
 _DIGEST_CHARACTERS: Final = 32
+_MARK: Final = re.compile(rb"([0-9]{1,8}) ([0-9a-f]{32}) ([ -~]{1,128})")
 
 Headers = Sequence[tuple[str, bytes | str | None]]
 
@@ -48,30 +49,27 @@ def is_key(text: str) -> bool:
 
 def encode_mark(mark: Mark) -> list[tuple[str, bytes]]:
     """The headers of a record."""
-    return [
-        (KEY_HEADER, mark.key.encode("ascii")),
-        (DIGEST_HEADER, mark.digest.encode("ascii")),
-        (INDEX_HEADER, b"%d" % mark.index),
-    ]
+    return [(MARK_HEADER, b"%d" % mark.index + mark_tail(mark.key, mark.digest))]
+
+
+def mark_tail(key: str, digest: str) -> bytes:
+    """What follows the index in the header's value, the same for all records of a body."""
+    return f" {digest} {key}".encode("ascii")
 
 
 def decode_mark(headers: Headers | None) -> Mark | None:
     """The mark in a record's headers; None where it has none. Raises InvalidMark."""
     if not headers:
         return None
-    found: dict[str, bytes] = {}
+    found: bytes | str | None = None
     for name, value in headers:
-        if name in (KEY_HEADER, DIGEST_HEADER, INDEX_HEADER):
-            if not isinstance(value, bytes) or name in found:
-                raise InvalidMark(f"the header {name} must stand once, with a value")
-            found[name] = value
-    if not found:
+        if name == MARK_HEADER:
+            if found is not None or not isinstance(value, bytes):
+                raise InvalidMark(f"the header {MARK_HEADER} must stand once, with a value")
+            found = value
+    if found is None:
         return None
-    try:
-        key, digest, index = (found[name].decode("ascii") for name in (KEY_HEADER, DIGEST_HEADER, INDEX_HEADER))
-    except (KeyError, UnicodeDecodeError):
-        raise InvalidMark("idempotency headers must be all there and ASCII") from None
-    well = is_key(key) and len(digest) == _DIGEST_CHARACTERS and set(digest) <= set("0123456789abcdef")
-    if not well or not index.isdigit() or len(index) > 8 or int(index) > MAX_INDEX:
-        raise InvalidMark("idempotency headers are not as the writer makes them")
-    return Mark(key, digest, int(index))
+    match = _MARK.fullmatch(found)  # type: ignore[arg-type] # bytes, as checked
+    if match is None or int(match[1]) > MAX_INDEX:
+        raise InvalidMark(f"the header {MARK_HEADER} is not as the writer makes it")
+    return Mark(match[3].decode("ascii"), match[2].decode("ascii"), int(match[1]))

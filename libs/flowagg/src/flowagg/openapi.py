@@ -39,7 +39,6 @@ class Limits:
     max_body_bytes: int = 8 * 2**20
     max_inflated_bytes: int = 64 * 2**20
     max_flows: int = 100_000
-    max_waiting_requests: int = 2048
     post_timeout_seconds: float = 15.0
     get_timeout_seconds: float = 15.0
     fresh_wait_seconds: float = 1.0
@@ -66,7 +65,7 @@ def document(limits: Limits, version: str) -> Json:
             {"name": "reference", "description": "This reference."},
         ],
         "paths": {
-            "/flows": {"get": _get(limits), "head": _head(limits), "post": _post(limits)},
+            "/flows": {"post": _post(limits), "get": _get(limits), "head": _head(limits)},
             "/livez": {"get": _probe("livez", "Is the process alive?", "A failure here asks for a restart.")},
             "/readyz": {
                 "get": _probe("readyz", "Can it serve?", "A failure here asks for no requests until it has passed.")
@@ -84,7 +83,7 @@ def document(limits: Limits, version: str) -> Json:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "Only where the system has tokens. A token may read, write or both, and may be "
-                    "bound to some vpc_id.",
+                    "bound to some vpc_ids: a POST with others is refused, a GET leaves others out.",
                 }
             },
         },
@@ -143,7 +142,8 @@ def _post(limits: Limits) -> Json:
                 NDJSON: {
                     "schema": {
                         "$ref": "#/components/schemas/Flows",
-                        "description": "One flow a line, without brackets or commas between them.",
+                        "description": "One flow a line, without brackets or commas between them. "
+                        "Blank lines are skipped.",
                     },
                 },
             },
@@ -176,14 +176,14 @@ def _post(limits: Limits) -> Json:
                     408: "The request did not arrive in time.",
                     413: f"More than {_size(limits.max_body_bytes)} as sent, {_size(limits.max_inflated_bytes)} "
                     f"inflated or {limits.max_flows:,} flows. Nothing was kept.",
-                    414: "The address is too long.",
                     415: "Another Content-Type, or another Content-Encoding than gzip.",
                     422: "The `Idempotency-Key` stands for another body. Nothing more was kept.",
-                    431: "The request's headers are too large.",
+                    431: "The request's line and headers are too large.",
                     503: f"Kafka is away, too slow (past {limits.post_timeout_seconds:g} s), or the writer has as much "
                     "in hand as it may. The detail says whether records may have been kept.",
                 },
                 {400: _invalid_flow()},
+                also={403: ["WWW-Authenticate"], 415: ["Accept", "Accept-Encoding"]},
             ),
         },
         "x-codeSamples": [
@@ -277,22 +277,16 @@ def _answers(limits: Limits, *, body: bool) -> Json:
         "hour2": {"summary": "hour=2", "value": _totals(2)},
         "hour3": {"summary": "hour=3: no flows", "value": _totals(3)},
     }
-    always = ("Flowagg-Fresh", "Flowagg-Lag-Records")
-    found: Json = {
-        "description": "The totals, also where they are stale: see `Flowagg-Fresh`.",
-        "headers": _named(
-            *always, "Flowagg-Expired", "Flowagg-Incomplete", "ETag", "Cache-Control", "X-Request-Id", required=always
-        ),
-    }
+    always = ("Flowagg-Fresh", "Flowagg-Lag-Records", "ETag", "Cache-Control")
+    headers = _named(*always, "Flowagg-Expired", "Flowagg-Incomplete", "X-Request-Id", required=always)
+    found: Json = {"description": "The totals, also where they are stale: see `Flowagg-Fresh`.", "headers": headers}
     if body:
         found["content"] = {JSON: {"schema": {"$ref": "#/components/schemas/Totals"}, "examples": examples}}
     return {
         "200": found,
         "304": {
             "description": "The hour has not changed since the answer with that ETag.",
-            "headers": _named(
-                "Flowagg-Fresh", "Flowagg-Lag-Records", "Flowagg-Incomplete", "ETag", "Cache-Control", "X-Request-Id"
-            ),
+            "headers": headers,
         },
         **_problems(
             {
@@ -303,11 +297,11 @@ def _answers(limits: Limits, *, body: bool) -> Json:
                 405: "Not a method of this address.",
                 408: "The request did not arrive in time.",
                 410: "`after` is of a topic that no longer exists.",
-                414: "The address is too long.",
-                431: "The request's headers are too large.",
+                431: "The request's line and headers are too large.",
                 503: "Redis is away, `strict` could not be kept, the answer took longer than "
                 f"{limits.get_timeout_seconds:g} s, or the reader has as many requests in hand as it may.",
             },
+            also={403: ["WWW-Authenticate"], 410: ["Flowagg-Fresh"], 503: ["Flowagg-Fresh"]},
             body=body,
         ),
     }
@@ -384,6 +378,7 @@ def _schemas(limits: Limits) -> Json:
         if schema["type"] == "string":
             # msgspec checks types and bounds; that a name holds no control character is flowagg.flow's own rule.
             schema["pattern"] = _PRINTABLE
+            schema["description"] += " No control characters."
     totals = {name: dict(schema) for name, schema in flow["properties"].items()}
     for name, text in (("bytes_tx", "Bytes sent, of all records."), ("bytes_rx", "Bytes received, of all records.")):
         totals[name] = {"type": "integer", "minimum": 0, "description": f"{text} Exact, of any size."}
@@ -435,8 +430,8 @@ def _schemas(limits: Limits) -> Json:
 
 
 _FIELDS: Final = {
-    "src_app": "The application that sent the request.",
-    "dest_app": "The application that it was sent to.",
+    "src_app": "The application that the traffic came from.",
+    "dest_app": "The application that it went to.",
     "vpc_id": "The network.",
     "hour": "A number that the agents agree on.",
     "bytes_tx": "Bytes sent.",
@@ -464,9 +459,11 @@ def _headers() -> Json:
             yes, "Only where records were lost to the view before it had applied them: totals may be too small."
         ),
         "ETag": header({"type": "string", "pattern": '^(W/)?"[^"]*"$'}, "Changes when the hour does."),
-        "Cache-Control": header(text, "How long the answer may be kept, and by whom."),
+        "Cache-Control": header(text, "`no-cache`: keep the answer, but ask with its ETag before each use."),
         "Retry-After": header({"type": "string", "pattern": "^[0-9]+$"}, "Seconds to wait before the next try."),
-        "WWW-Authenticate": header({"type": "string", "pattern": "^Bearer"}, "The scheme: Bearer."),
+        "WWW-Authenticate": header(
+            {"type": "string", "pattern": "^Bearer"}, "The scheme, Bearer, and what the token lacks."
+        ),
         "Allow": header(text, "The methods of this address."),
         "Accept": header(text, "The media types that are taken."),
         "Accept-Encoding": header(text, "The encodings that are taken."),
@@ -479,15 +476,21 @@ def _headers() -> Json:
 _HEADERS_OF: Final = {401: "WWW-Authenticate", 405: "Allow", 503: "Retry-After"}
 
 
-def _problems(texts: Mapping[int, str], examples: Mapping[int, Json] | None = None, *, body: bool = True) -> Json:
-    """Responses that are problem documents: status -> what it means here."""
+def _problems(
+    texts: Mapping[int, str],
+    examples: Mapping[int, Json] | None = None,
+    *,
+    also: Mapping[int, Sequence[str]] | None = None,
+    body: bool = True,
+) -> Json:
+    """Responses that are problem documents: status -> what it means here. also: further headers, by status."""
     responses: Json = {}
     for status, text in texts.items():
         required = [_HEADERS_OF[status]] if status in _HEADERS_OF else []
-        also = ["Accept", "Accept-Encoding"] if status == 415 else []
+        further = (also or {}).get(status, ())
         response: Json = {
             "description": text,
-            "headers": _named(*required, *also, "X-Request-Id", required=required),
+            "headers": _named(*required, *further, "X-Request-Id", required=required),
         }
         if body:
             media: Json = {"schema": {"$ref": "#/components/schemas/Problem"}}

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 from flowagg.access import Gate, Grant
+from flowagg.docs_routes import docs_routes
 from flowagg.flow import InvalidFlow, decode_flow_lines, decode_flows
 from flowagg.idempotency import MAX_KEY_CHARACTERS, is_key
 from flowagg.kafka import KafkaUnavailable
@@ -257,6 +258,7 @@ def create_app(settings: WriterSettings, log: Log) -> ASGIApp:
         routes=[
             Route("/flows", _never, methods=["POST"]),  # so that other methods are answered 405 with Allow
             *operational_routes(live=lambda: {"producer": log.broken or OK}, ready=ready),
+            *docs_routes(),
         ],
         exception_handlers=HANDLERS,
         lifespan=lifespan,

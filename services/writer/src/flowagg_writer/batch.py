@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from flowagg.errors import FlowaggError
 from flowagg.flow import VALUE, Flow, decode_flows, encode_key
-from flowagg.idempotency import DIGEST_HEADER, INDEX_HEADER, KEY_HEADER, Mark, body_digest, encode_mark
+from flowagg.idempotency import MARK_HEADER, Mark, body_digest, encode_mark, mark_tail
 
 from flowagg_writer.murmur2 import partition_of
 
@@ -169,7 +169,7 @@ class Batch:
         delivered = acknowledgements.delivered
         # Marks count the batch's records per partition: without holes they are one range to remember.
         indexes = [0] * (0 if key is None else partitions)
-        key_header, digest_header = (KEY_HEADER, (key or "").encode("ascii")), (DIGEST_HEADER, digest.encode("ascii"))
+        tail = b"" if key is None else mark_tail(key, digest)
         place = 0
         try:
             for start in range(0, len(flows), FLOWS_A_STEP):
@@ -188,7 +188,7 @@ class Batch:
                     partition = partition_of(log_key, partitions)
                     index = indexes[partition]
                     indexes[partition] = index + 1
-                    headers = [key_header, digest_header, (INDEX_HEADER, b"%d" % index)]
+                    headers = [(MARK_HEADER, b"%d%b" % (index, tail))]
                     value = VALUE % (flow.bytes_tx, flow.bytes_rx)
                     produce(topic, value, log_key, partition, delivered, None, 0, headers)
                     if place == 0:

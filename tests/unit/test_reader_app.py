@@ -1,0 +1,244 @@
+"""What the reader answers over HTTP, with a log and a store that only say what they are told."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, cast
+
+import httpx
+import msgspec
+import pytest
+import redis
+from flowagg.kafka import KafkaUnavailable
+from flowagg.position import Position, encode_token
+from flowagg.view import HourMark, Meta
+from flowagg_reader.access import EVERYTHING, Access
+from flowagg_reader.app import AccessOf, create_app
+from flowagg_reader.bodies import PartitionTotals
+from flowagg_reader.cache import Entry
+from flowagg_reader.hour import Seen
+from flowagg_reader.log import Log
+from flowagg_reader.response import EntryResponse
+from flowagg_reader.settings import ReaderSettings
+from flowagg_reader.store import Store
+from flowagg_reader.union import Body
+from starlette.applications import Starlette
+from starlette.types import Message
+
+
+class FakeLog:
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    async def end(self) -> Position:
+        if self.error is not None:
+            raise self.error
+        return Position("t", {0: 10})
+
+    def serve_logs(self) -> None: ...
+
+
+class FakeStore:
+    """One partition; every hour holds the same flow keys, but for hour 9."""
+
+    def __init__(self, rows: int = 3, **meta: Any) -> None:
+        fields = {"leader_epoch": 0, "start": 0, "incomplete": False, "incarnation": "i"}
+        self.meta = Meta(**{"position": 10, "topic_id": "t", **fields, **meta})
+        self.rows = rows
+        self.reads = 0
+        self.error: Exception | None = None
+        self.let_go = asyncio.Event()
+        self.let_go.set()
+
+    def _seen(self, hour: int) -> Seen:
+        if self.error is not None:
+            raise self.error
+        return Seen(self.meta, HourMark(5), self.rows) if hour != 9 else Seen(self.meta)
+
+    async def look(self, partitions: Iterable[int], hour: int) -> Mapping[int, Seen]:
+        return {0: self._seen(hour)}
+
+    async def read_hour(self, partitions: Iterable[int], hour: int) -> Mapping[int, PartitionTotals]:
+        self.reads += 1
+        await self.let_go.wait()
+        flat = [part for n in range(self.rows) for part in (b'["a%06d","b","v%d"]' % (n, n % 3), b"%d 0" % n)]
+        return {0: (self._seen(hour), flat)}
+
+
+Scenario = Callable[[httpx.AsyncClient], Awaitable[None]]
+
+
+def app_of(store: FakeStore, log: FakeLog, access: AccessOf = lambda _: EVERYTHING, **settings: Any) -> Starlette:
+    return create_app(ReaderSettings(fresh_wait_seconds=0.05, **settings), cast(Store, store), cast(Log, log), access)
+
+
+def play(
+    scenario: Scenario, store: FakeStore, log: FakeLog, access: AccessOf = lambda _: EVERYTHING, **settings: Any
+) -> None:
+    async def run() -> None:
+        transport = httpx.ASGITransport(app_of(store, log, access, **settings))
+        async with httpx.AsyncClient(transport=transport, base_url="http://reader") as client:
+            await scenario(client)
+
+    asyncio.run(run())
+
+
+def test_get_then_not_modified_then_from_the_cache() -> None:
+    store = FakeStore()
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        first = await client.get("/flows?hour=1")
+        assert [row["src_app"] for row in first.json()] == ["a000000", "a000001", "a000002"]
+        assert first.headers["content-type"] == "application/json"
+        assert first.headers["content-length"] == str(len(first.content))
+        tag = first.headers["etag"]
+        for reply in (
+            await client.get("/flows?hour=1", headers={"If-None-Match": tag}),
+            await client.head("/flows?hour=1", headers={"If-None-Match": "*"}),
+        ):
+            assert (reply.status_code, reply.content, reply.headers["etag"]) == (304, b"", tag)
+            assert reply.headers["cache-control"] == "no-cache"
+            assert reply.headers["flowagg-fresh"] == "true"
+            assert reply.headers["flowagg-lag-records"] == "0"
+            assert "content-length" not in reply.headers
+        again = await client.get("/flows?hour=1", headers={"If-None-Match": '"other"'})
+        assert (again.status_code, again.content) == (200, first.content)
+        assert store.reads == 1
+
+    play(scenario, store, FakeLog())
+
+
+def test_head_has_a_length_where_the_body_is_known_and_never_reads_totals() -> None:
+    store = FakeStore()
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        assert "content-length" not in (await client.head("/flows?hour=1")).headers
+        assert (await client.head("/flows?hour=9")).headers["content-length"] == "2"
+        assert store.reads == 0
+        got = await client.get("/flows?hour=1")
+        head = await client.head("/flows?hour=1")
+        assert (head.content, head.headers["content-length"]) == (b"", got.headers["content-length"])
+        assert store.reads == 1
+
+    play(scenario, store, FakeLog())
+
+
+@pytest.mark.parametrize(
+    ("meta", "names"),
+    [
+        ({}, set()),
+        ({"incomplete": True}, {"flowagg-incomplete"}),
+        ({"floor": 3}, {"flowagg-expired"}),
+        ({"floor": 3, "incomplete": True}, {"flowagg-expired", "flowagg-incomplete"}),
+    ],
+)
+def test_what_is_known_to_be_missing_is_said(meta: dict[str, Any], names: set[str]) -> None:
+    async def scenario(client: httpx.AsyncClient) -> None:
+        reply = await client.get("/flows?hour=2")
+        same = await client.get("/flows?hour=2", headers={"If-None-Match": reply.headers["etag"]})
+        assert (reply.json() == []) == ("flowagg-expired" in names)
+        assert (reply.status_code, same.status_code) == (200, 304)
+        for headers in (reply.headers, same.headers):
+            assert {name for name in headers if name in ("flowagg-expired", "flowagg-incomplete")} == names
+
+    play(scenario, FakeStore(**meta), FakeLog())
+
+
+def test_every_refusal_says_that_it_is_not_fresh() -> None:
+    store, log = FakeStore(position=9), FakeLog()
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        gone = await client.get(f"/flows?hour=1&after={encode_token(Position('old', {0: 1}))}")
+        assert (gone.status_code, gone.headers["flowagg-fresh"]) == (410, "false")
+        replies = [await client.get("/flows?hour=1&consistency=strict")]
+        log.error = KafkaUnavailable("away")
+        replies.append(await client.get("/flows?hour=1&consistency=strict"))
+        assert (await client.get("/flows?hour=1")).headers["flowagg-fresh"] == "false"
+        store.error = redis.ConnectionError("away")
+        replies += [await client.get("/flows?hour=1"), await client.head("/flows?hour=1&consistency=eventual")]
+        for reply in replies:
+            assert (reply.status_code, reply.headers["flowagg-fresh"], reply.headers["retry-after"]) == (
+                503,
+                "false",
+                "1",
+            )
+
+    play(scenario, store, log)
+
+
+def test_requests_that_wait_for_a_reading_are_bounded_in_number_and_in_time() -> None:
+    store = FakeStore()
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        store.let_go.clear()
+        tasks = [asyncio.create_task(client.get("/flows?hour=1&consistency=eventual")) for _ in range(3)]
+        while not store.reads:
+            await asyncio.sleep(0)
+        refused = await client.get("/flows?hour=1")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "as many requests in hand" in refused.json()["detail"]
+        for reply in await asyncio.gather(*tasks):
+            assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+            assert "took too long" in reply.json()["detail"]
+        store.let_go.set()
+        assert (await client.get("/flows?hour=1")).status_code == 200
+
+    play(scenario, store, FakeLog(), max_waiting_requests=3, get_timeout_seconds=1)
+
+
+def test_a_caller_sees_its_own_vpcs_alone_under_tags_of_its_own() -> None:
+    def access(request: Any) -> Access:
+        name = request.headers.get("x-caller")
+        return EVERYTHING if name is None else Access(lambda vpc_id: vpc_id == name, name)
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        replies = {name: await client.get("/flows?hour=1", headers={"X-Caller": name}) for name in ("v0", "v1", "none")}
+        whole = await client.get("/flows?hour=1")
+        assert {name: [row["vpc_id"] for row in reply.json()] for name, reply in replies.items()} == {
+            "v0": ["v0", "v0"],
+            "v1": ["v1"],
+            "none": [],
+        }
+        assert len(whole.json()) == 4
+        tags = {reply.headers["etag"] for reply in (*replies.values(), whole)}
+        assert len(tags) == 4
+        headers = {"X-Caller": "v0", "If-None-Match": whole.headers["etag"]}
+        assert (await client.get("/flows?hour=1", headers=headers)).json() == replies["v0"].json()
+
+    play(scenario, FakeStore(rows=4), FakeLog(), access)
+
+
+def test_a_large_hour_leaves_the_event_loop_to_others_and_is_sent_in_chunks() -> None:
+    store = FakeStore(rows=30_000)
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        task = asyncio.create_task(client.get("/flows?hour=1&consistency=eventual"))
+        turns = 0
+        while not task.done():
+            turns += 1
+            await asyncio.sleep(0)
+        reply = task.result()
+        assert len(reply.json()) == 30_000
+        assert turns > 20
+        assert reply.content == msgspec.json.encode(reply.json())
+
+    play(scenario, store, FakeLog())
+
+
+def test_a_client_that_takes_nothing_is_given_up_and_its_body_released() -> None:
+    async def scenario() -> None:
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+            if len(sent) == 3:
+                await asyncio.Event().wait()
+
+        async def receive() -> Message:
+            raise AssertionError
+
+        entry = Entry("tag", Body((b"a", b"b", b"c"), 3, 3)).hold()
+        await EntryResponse(entry, {}, 0.01)({"type": "http"}, receive, send)
+        assert [message.get("body") for message in sent] == [None, b"a", b"b"]
+        assert entry.users == 0
+
+    asyncio.run(scenario())
