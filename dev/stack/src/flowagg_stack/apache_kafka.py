@@ -160,7 +160,8 @@ class SecureKafka:
         """Make a user of the SASL_SSL listener, or give one another password. Raises KafkaException."""
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, _SCRAM_ITERATIONS)
         change = UserScramCredentialUpsertion(user, info, password.encode())
-        _admin(self.server.address).alter_user_scram_credentials([change])[user].result(20)
+        admin = _admin(self.server.address)  # kept until the answer is there
+        admin.alter_user_scram_credentials([change])[user].result(20)
 
 
 def start_secure_kafka(
