@@ -43,7 +43,11 @@ def post(log: FakeLog, *keys: str, flows: Any = (FLOW,), **settings: Any) -> htt
     ("error", "status", "detail"),
     [
         (KeyReused("why"), 422, NOTHING),
-        (KafkaUnavailable("why"), 503, NOTHING),
+        (
+            KafkaUnavailable("broker-7:9092 is away"),
+            503,
+            "Nothing was kept: Kafka, which keeps the log, takes no records now: send the same again later.",
+        ),
         (TooFewPartitions("why"), 503, NOTHING),
         (LogFull("why"), 503, NOTHING),
         (

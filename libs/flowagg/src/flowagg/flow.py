@@ -17,9 +17,6 @@ MAX_NAME_CHARACTERS: Final = 256
 MAX_INTEGER: Final = 2**53 - 1
 """Largest hour and byte count: what a double holds exactly, so that any JSON client can send it."""
 
-VALUE: Final = b'{"bytes_tx":%d,"bytes_rx":%d}'
-"""The canonical value of a flow in the log, to be filled with bytes_tx and bytes_rx."""
-
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARACTERS)]
 Natural = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 
@@ -65,7 +62,8 @@ _decode_flows = msgspec.json.Decoder(list[Flow]).decode
 _decode_flow = msgspec.json.Decoder(Flow).decode
 _decode_lines = msgspec.json.Decoder(Flow).decode_lines
 _decode_key = msgspec.json.Decoder(FlowKey).decode
-_encode = msgspec.json.Encoder().encode
+encode_json = msgspec.json.Encoder().encode
+"""Compact JSON of anything: of a tuple of a flow key's parts its canonical key, of ByteCounts a canonical value."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _MSGSPEC_PATH = re.compile(r"^(?P<rule>.*) - at `\$(?:\[(?P<index>\d+)\])?(?:\.(?P<field>\w+))?.*`$", re.S)
@@ -142,12 +140,12 @@ def _check_names(body: bytes, flows: list[Flow]) -> None:
 
 def encode_key(src_app: str, dest_app: str, vpc_id: str, hour: int) -> bytes:
     """The canonical key of a flow in the log: `["foo","bar","vpc-0",1]`, compact JSON in UTF-8."""
-    return _encode((src_app, dest_app, vpc_id, hour))
+    return encode_json((src_app, dest_app, vpc_id, hour))
 
 
 def encode_value(bytes_tx: int, bytes_rx: int) -> bytes:
     """The canonical value of a flow in the log: `{"bytes_tx":100,"bytes_rx":300}`."""
-    return VALUE % (bytes_tx, bytes_rx)
+    return encode_json(ByteCounts(bytes_tx, bytes_rx))
 
 
 def decode_key(raw: bytes | None) -> FlowKey:

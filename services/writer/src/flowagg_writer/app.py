@@ -193,7 +193,15 @@ class Flows:
             position = await self._log.append(batch, left)
         except KeyReused as error:
             raise Problem(422, f"Nothing was kept: {error}.") from None
-        except (KafkaUnavailable, TooFewPartitions, LogFull) as error:
+        except KafkaUnavailable as error:
+            # Its text may name brokers: for the log and /readyz, not for clients.
+            _log.warning("a POST was not appended", extra={"reason": str(error)})
+            raise Problem(
+                503,
+                "Nothing was kept: Kafka, which keeps the log, takes no records now: send the same again later.",
+                headers=RETRY_LATER,
+            ) from None
+        except (TooFewPartitions, LogFull) as error:
             raise Problem(503, f"Nothing was kept: {error}.", headers=RETRY_LATER) from None
         except NotAppended as error:
             again = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from flowagg.errors import FlowaggError
-from flowagg.flow import VALUE, Flow, decode_flows, encode_key
+from flowagg.flow import ByteCounts, Flow, decode_flows, encode_json
 from flowagg.idempotency import MARK_HEADER, Mark, body_digest, encode_mark, mark_tail
 
 from flowagg_writer.murmur2 import partition_of
@@ -166,7 +166,7 @@ class Batch:
         acknowledgements expect no more than what was handed over.
         """
         flows, key, digest, partitions = self.flows, self.key, self.digest, self.keyed_partitions
-        delivered = acknowledgements.delivered
+        delivered, encode = acknowledgements.delivered, encode_json
         # Marks count the batch's records per partition: without holes they are one range to remember.
         indexes = [0] * (0 if key is None else partitions)
         tail = b"" if key is None else mark_tail(key, digest)
@@ -176,20 +176,20 @@ class Batch:
                 if start:
                     place = start
                     yield
-                # Written out: calls of encode_value and encode_mark cost a tenth of the whole, each.
+                # Written out: encode_key, encode_value and encode_mark called for each flow cost a quarter more.
                 step = enumerate(flows[start : start + FLOWS_A_STEP], start)
                 if key is None:
                     for place, flow in step:  # noqa: B007 - read where this ends early
-                        log_key = encode_key(flow.src_app, flow.dest_app, flow.vpc_id, flow.hour)
-                        produce(topic, VALUE % (flow.bytes_tx, flow.bytes_rx), log_key, -1, delivered)
+                        log_key = encode((flow.src_app, flow.dest_app, flow.vpc_id, flow.hour))
+                        produce(topic, encode(ByteCounts(flow.bytes_tx, flow.bytes_rx)), log_key, -1, delivered)
                     continue
                 for place, flow in step:
-                    log_key = encode_key(flow.src_app, flow.dest_app, flow.vpc_id, flow.hour)
+                    log_key = encode((flow.src_app, flow.dest_app, flow.vpc_id, flow.hour))
                     partition = partition_of(log_key, partitions)
                     index = indexes[partition]
                     indexes[partition] = index + 1
-                    headers = [(MARK_HEADER, b"%d%b" % (index, tail))]
-                    value = VALUE % (flow.bytes_tx, flow.bytes_rx)
+                    headers = [(MARK_HEADER, str(index).encode() + tail)]
+                    value = encode(ByteCounts(flow.bytes_tx, flow.bytes_rx))
                     produce(topic, value, log_key, partition, delivered, None, 0, headers)
                     if place == 0:
                         known.remember(key, digest)
