@@ -193,9 +193,8 @@ class Flows:
             position = await self._log.append(batch, left)
         except KeyReused as error:
             raise Problem(422, f"Nothing was kept: {error}.") from None
-        except KafkaUnavailable as error:
-            # Its text may name brokers: for the log and /readyz, not for clients.
-            _log.warning("a POST was not appended", extra={"reason": str(error)})
+        except KafkaUnavailable:
+            # Its text may name brokers: it is in the log and in /readyz, which are not for clients.
             raise Problem(
                 503,
                 "Nothing was kept: Kafka, which keeps the log, takes no records now: send the same again later.",
