@@ -75,6 +75,25 @@ def test_an_array_of_nothing_with_space_around_is_accepted(client: httpx.Client,
     accepted(client.post("/flows", content=raw, headers=JSON), 0)
 
 
+EXTRA_FIELDS_THAT_ARE_NO_UTF8 = {
+    "a value": b'"x": "\xff"',
+    "a value cut short": b'"x": "\xf0\x9f"',
+    "a surrogate as a value": b'"x": "\xed\xa0\x80"',
+    "a name": b'"\xff": 1',
+    "a name cut short": b'"x\xc3": 1',
+    "a name in a nested value": b'"x": {"\xff": 1}',
+    "a value in a nested value": b'"x": ["\xff"]',
+}
+
+
+@pytest.mark.parametrize("field", EXTRA_FIELDS_THAT_ARE_NO_UTF8.values(), ids=EXTRA_FIELDS_THAT_ARE_NO_UTF8.keys())
+def test_a_body_is_utf8_in_extra_fields_too(client: httpx.Client, hour: int, field: bytes) -> None:
+    raw = array(flow(hour))[1:-2] + b", " + field + b"}"
+    assert_problem(client.post("/flows", content=b"[" + raw + b"]", headers=JSON), 400)
+    assert_problem(client.post("/flows", content=raw, headers=NDJSON), 400)
+    assert rows(client, hour) == []
+
+
 def test_an_extra_field_may_be_nested_200_deep(client: httpx.Client, hour: int) -> None:
     raw = array(flow(hour))[:-2] + b', "x": ' + b"[" * 200 + b"]" * 200 + b"}]"
     accepted(client.post("/flows", content=raw, headers=JSON), 1)

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import httpx
-import uvicorn
 from flowagg.problem import HANDLERS, Problem
+from flowagg.service import serve
+from flowagg.settings import HttpSettings
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -16,8 +17,9 @@ from starlette.routing import Route
 
 _HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"}
-    | {"upgrade", "host"}
+    | {"upgrade", "host", "x-request-id"}
 )
+_OF_A_BODY = frozenset({"content-length", "content-type", "content-encoding", "expect"})
 _INDEX = """FlowAggregator
 
   POST /flows           a JSON array of flows
@@ -32,12 +34,15 @@ def create_app(writer: str, reader: str) -> Starlette:
 
     async def forward(request: Request) -> Response:
         upstream = writer if request.method == "POST" else reader
-        headers = [(n, v) for n, v in request.headers.raw if n.decode("latin-1") not in _HOP_BY_HOP]
+        has_body = request.method == "POST"
+        dropped = _HOP_BY_HOP if has_body else _HOP_BY_HOP | _OF_A_BODY
+        headers = [(n, v) for n, v in request.headers.raw if n.decode("latin-1") not in dropped]
+        headers.append((b"x-request-id", request.state.request_id.encode("ascii")))
         forwarded = client.build_request(
             request.method,
             upstream + request.url.path + (f"?{request.url.query}" if request.url.query else ""),
             headers=headers,
-            content=request.stream() if request.method == "POST" else None,
+            content=request.stream() if has_body else None,
         )
         try:
             reply = await client.send(forwarded, stream=True)
@@ -60,7 +65,7 @@ def create_app(writer: str, reader: str) -> Starlette:
         yield
         await client.aclose()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/flows", forward, methods=["GET", "POST"]),
             Route("/docs", forward),
@@ -70,6 +75,8 @@ def create_app(writer: str, reader: str) -> Starlette:
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -80,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--reader", required=True, help="the reader's URL")
     given = parser.parse_args(arguments)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    uvicorn.run(create_app(given.writer, given.reader), host="127.0.0.1", port=given.port, access_log=False)
+    serve(create_app(given.writer, given.reader), HttpSettings(host="127.0.0.1", port=given.port))
 
 
 if __name__ == "__main__":

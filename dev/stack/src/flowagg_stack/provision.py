@@ -24,6 +24,7 @@ _PACKAGES: Final = {
     "mvn": ("maven", "maven"),
     "redis-server": ("redis-server", "redis"),
     "curl": ("curl", "curl"),
+    "wrk": ("wrk", "wrk"),
 }
 """program -> its package for apt and for brew"""
 
@@ -46,6 +47,12 @@ def provision(say: Callable[[str], None]) -> None:
         _install(missing, say)
     if not _jars_there():
         _fetch_kafka(say)
+
+
+def provision_wrk(say: Callable[[str], None]) -> None:
+    """Bring wrk, which the benchmarks over HTTP need and nothing else. Raises Missing."""
+    if _find("wrk") is None:
+        _install(["wrk"], say)
 
 
 def java() -> str:

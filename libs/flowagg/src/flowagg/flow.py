@@ -82,7 +82,7 @@ def decode_flows(body: bytes) -> list[Flow]:
         flows = _decode_flows(body)
     except _UNDECODABLE as error:
         raise _why(error) from None
-    _check_names(body, flows)
+    _check_text(body, flows)
     return flows
 
 
@@ -103,7 +103,7 @@ def decode_flow_lines(body: bytes) -> list[Flow]:
             pass  # found again, with its line, below
         else:
             if len(flows) == len(lines):
-                _check_names(body, flows)
+                _check_text(body, flows)
                 return flows
     flows = []
     for index, line in enumerate(lines):
@@ -112,7 +112,7 @@ def decode_flow_lines(body: bytes) -> list[Flow]:
         except _UNDECODABLE as error:
             found = _why(error)
             raise InvalidFlow(found.rule, index, found.field) from None
-    _check_names(body, flows)
+    _check_text(body, flows)
     return flows
 
 
@@ -127,8 +127,13 @@ def _why(error: Exception) -> InvalidFlow:
     return InvalidFlow(_sentence(str(error)))
 
 
-def _check_names(body: bytes, flows: list[Flow]) -> None:
-    """Raises InvalidFlow for a control character in a name. flows: those that the body holds."""
+def _check_text(body: bytes, flows: list[Flow]) -> None:
+    """Raises InvalidFlow for a control character in a name, or for bytes that are no text. flows: those in the body."""
+    if not body.isascii():
+        try:
+            body.decode("utf-8")  # the decoder does not look at fields that it skips
+        except UnicodeDecodeError as error:
+            raise _why(error) from None
     # A control character reaches a decoded string only through an escape, as a raw DEL or as a
     # raw C1 (C2 80..C2 9F): without these bytes in the body there is nothing to look for.
     if b"\\" in body or b"\x7f" in body or b"\xc2" in body:
