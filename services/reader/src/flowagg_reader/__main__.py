@@ -17,12 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve GET /flows until SIGTERM or SIGINT."""
     settings = start("reader", ReaderSettings, "Serves the totals of a view over HTTP.", arguments)
     try:
-        app = create_app(settings, Store(settings), Log(settings))
+        serve(create_app(settings, Store(settings), Log(settings)), settings)
     except (FlowaggError, KafkaException) as error:
-        sys.exit(f"flowagg-reader: {error}")
-    try:
-        serve(app, settings)
-    except FlowaggError as error:
         sys.exit(f"flowagg-reader: {error}")
 
 

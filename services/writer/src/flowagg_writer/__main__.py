@@ -21,13 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments,
     )
     try:
-        log = Log(settings)
+        serve(create_app(settings, Log(settings)), settings)
     except (FlowaggError, KafkaException) as error:
-        sys.exit(f"flowagg-writer: {error}")
-    app = create_app(settings, log)
-    try:
-        serve(app, settings)
-    except FlowaggError as error:
         sys.exit(f"flowagg-writer: {error}")
 
 
