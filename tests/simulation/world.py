@@ -3,20 +3,24 @@
 import json
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from flowagg.flow import InvalidFlow
 from flowagg.position import Position
-from flowagg.view import decode_meta, meta_key, totals_key
+from flowagg.view import decode_hour, decode_meta, hours_key, meta_key, totals_key
 from flowagg_consumer import effects as fx
 from flowagg_consumer.core import Config, Core
 from flowagg_consumer.marks import Window
 from flowagg_consumer.partition import DeadLetter, StopReason
 from flowagg_consumer.retention import Retention
 from flowagg_reader import core as reader_core
+from flowagg_reader.etag import Held
+from flowagg_reader.hour import Seen, hour_of
+from flowagg_reader.pace import Pace
 from flowagg_reader.query import Consistency, Query
+from flowagg_reader.union import render
 from flowagg_writer.batch import Acknowledgements, KnownKeys, plan
 
 from tests.simulation import oracle
@@ -152,7 +156,7 @@ class Reading:
     hour: int
     answer: Any = None
     error: Exception | None = None
-    parts: dict[int, reader_core.PartitionHour] = field(default_factory=dict)
+    full: bytes = b"[]"  # what a full read gave at the moment that the answer is judged by
 
 
 class World:
@@ -181,6 +185,10 @@ class World:
         self.truncated = False
         self.transactions: set[int] = set()
         self.readings: list[Reading] = []
+        self.pace = Pace()
+        self.bodies: dict[str, bytes] = {}  # the reader's cache, by tag
+        self.tags: dict[int, str] = {}  # of the last answer for an hour, as a client keeps it
+        self.answers: dict[tuple[int, str], bytes] = {}  # what each tag has stood for
         self.processes = [Process(self, f"consumer-{n}") for n in range(rng.randint(1, 3))]
         self.broker.rebalance(process.member for process in self.processes)
 
@@ -345,7 +353,7 @@ class World:
         number = rng.randrange(len(self.broker.topic.logs))
         key = rng.choice([b'[ "a0","b", "v" ,1]', b'["a0","\\u0062","v",1]', b"nonsense", None, b'["a","b","v",-1]'])
         value = rng.choice([b'{"bytes_tx":1,\n"bytes_rx":2}', b'{"bytes_rx":2,"bytes_tx":1,"x":[]}', b"x", None])
-        headers = [("flowagg-index", b"1")] if rng.random() < 0.1 else None
+        headers = [("flowagg-mark", b"1")] if rng.random() < 0.1 else None
         one = b'{"bytes_tx":1,"bytes_rx":2}'
         values: list[bytes | None] = rng.choice(
             [[value], [value], [one + one, b""], [b'{"bytes_tx":1,', b'"bytes_rx":2}', one + one, one]]
@@ -474,8 +482,10 @@ class World:
             if post.acknowledged is not None and post.topic_id == self.broker.topic.topic_id:
                 for number, offset in post.acknowledged.items():
                     must[number] = max(offset, must.get(number, 0))
-        query = Query(self._hour(), self.rng.choice([Consistency.FRESH, Consistency.STRICT]), None)
-        steps = reader_core.answer(query, iter(lambda: self.now, None), 0.3)
+        query = Query(self._hour(), self.rng.choice(list(Consistency)), None)
+        held = self.rng.choice(["", f'W/"{self.tags.get(query.hour, "")}"'])  # of the last answer for the hour
+        wanted = reader_core.Wanted(query, held=Held([held]))
+        steps = reader_core.answer(wanted, iter(lambda: self.now, None), 0.3, self.pace)
         self.readings.append(Reading(steps, must, self.broker.topic.topic_id, query.hour))
 
     def _step_reader(self) -> None:
@@ -502,21 +512,29 @@ class World:
                         reading.must = {}  # deleted since, with its records
                     ends = {number: log.end for number, log in enumerate(self.broker.topic.logs)}
                     reading.answer = Position(self.broker.topic.topic_id, ends)
-            case reader_core.ListPartitions():
-                reading.answer = {n for n in range(8) if meta_key(VIEW, n) in node.data}
-            case reader_core.ReadMetas():
-                reading.answer = {n: decode_meta(node.data.get(meta_key(VIEW, n), {})) for n in effect.partitions}
+            case reader_core.Look():
+                reading.answer, reading.full = _read_hour(node, effect.partitions, effect.hour)
+            case reader_core.FindBody():
+                reading.answer = self.bodies.get(effect.tag) if self.rng.random() < 0.7 else None
             case reader_core.ReadHour():
-                reading.answer = {n: _read_hour(node, n, effect.hour) for n in effect.partitions}
+                seen, body = _read_hour(node, effect.partitions, effect.hour)
+                hour = hour_of(effect.hour, "", seen)
+                if hour.tag != effect.tag:
+                    reading.full = body  # this reply is the one that is judged
+                if hour.rows:
+                    self.bodies[hour.tag] = body
+                reading.answer = reader_core.HourRead(seen, body if hour.rows else None)
             case reader_core.Pause():
                 self.now += effect.seconds
 
     def _check_read(self, reading: Reading, answer: reader_core.Answer) -> None:
-        self.trace("reader", f"hour {reading.hour}", answer.freshness)
-        if not answer.freshness.fresh:
+        found = answer.found
+        self.trace("reader", f"hour {reading.hour}", (found.hour, found.freshness, answer.held))
+        self._check_tag(reading, answer)
+        if not found.freshness.fresh:
             return
         for number, offset in reading.must.items():
-            part = answer.parts.get(number)
+            part = found.seen.get(number)
             meta = None if part is None else part.meta
             if offset == 0:
                 continue  # all of it was truncated since
@@ -524,6 +542,20 @@ class World:
                 raise Violation(
                     f"a read says fresh and misses acknowledged records: partition {number} up to {offset}, read {meta}"
                 )
+
+    def _check_tag(self, reading: Reading, answer: reader_core.Answer) -> None:
+        """What a tag stands for is what a full read gives at the moment that the answer is judged by.
+
+        So a 304 and a body that was kept are as good as a full read, and one tag never stands for two bodies.
+        """
+        hour = answer.found.hour
+        full = b"[]" if hour.expired else reading.full
+        if not answer.held and (answer.body or b"[]") != full:
+            raise Violation(f"hour {reading.hour}: the body {answer.body!r} is not what there is: {full!r}")
+        known = self.answers.setdefault((reading.hour, hour.tag), full)
+        if known != full:
+            raise Violation(f"hour {reading.hour}: the tag {hour.tag} stands for {known!r} and for {full!r}")
+        self.tags[reading.hour] = hour.tag
 
     # Invariants --------------------------------------------------------------------------------
 
@@ -669,10 +701,24 @@ class _Report:
         return self.at
 
 
-def _read_hour(node: Node, number: int, hour: int) -> reader_core.PartitionHour:
-    meta = decode_meta(node.data.get(meta_key(VIEW, number), {}))
-    totals = {} if meta is None else node.data.get(totals_key(VIEW, number, meta.incarnation, hour), {})
-    return reader_core.PartitionHour(meta, dict(totals))
+def _read_hour(node: Node, partitions: Iterable[int], hour: int) -> tuple[dict[int, Seen], bytes]:
+    """These partitions and all that the view has begun on a node; and the body of what they hold of the hour."""
+    seen, totals = {}, []
+    for n in {*partitions, *(n for n in range(8) if meta_key(VIEW, n) in node.data)}:
+        meta = decode_meta(node.data.get(meta_key(VIEW, n), {}))
+        if meta is None:
+            seen[n] = Seen(None)
+            continue
+        mark = node.data.get(hours_key(VIEW, n, meta.incarnation), {}).get(b"%d" % hour)
+        held = node.data.get(totals_key(VIEW, n, meta.incarnation, hour), {})
+        seen[n] = Seen(meta, None if mark is None else decode_hour(mark), len(held))
+        totals.append([part for pair in held.items() for part in pair])
+    steps = render(hour, totals)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return seen, b"".join(end.value.chunks)
 
 
 def readable(world: World) -> str:

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-import msgspec
 import redis
+from flowagg.docs_routes import docs_routes
 from flowagg.kafka import KafkaUnavailable
 from flowagg.position import Position
 from flowagg.problem import HANDLERS, Problem
@@ -19,42 +19,61 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from flowagg_reader import metrics
+from flowagg_reader.access import EVERYTHING, Access
+from flowagg_reader.bodies import Bodies
+from flowagg_reader.cache import Entry
 from flowagg_reader.core import (
     UNKNOWN_LAG,
     Answer,
     Effect,
-    ListPartitions,
+    FindBody,
+    HourRead,
     LogAway,
+    Look,
     LookUpEnd,
     NotFresh,
     Pause,
     ReadHour,
-    ReadMetas,
     TopicGone,
+    Wanted,
     answer,
 )
+from flowagg_reader.etag import Held, etag
+from flowagg_reader.hour import Seen
 from flowagg_reader.log import Log
-from flowagg_reader.lookup import JoinedLookup
-from flowagg_reader.query import Query, parse_query
+from flowagg_reader.lookup import Ends, JoinedLookups
+from flowagg_reader.pace import Pace
+from flowagg_reader.query import parse_query
+from flowagg_reader.response import EntryResponse, HeadResponse
 from flowagg_reader.settings import ReaderSettings
 from flowagg_reader.store import Store
-from flowagg_reader.union import unite
+from flowagg_reader.union import EMPTY
 
 _log = logging.getLogger(__name__)
 
-RETRY_LATER = {"Retry-After": "1"}
+NOT_FRESH = {"Flowagg-Fresh": "false"}
+RETRY_LATER = {"Retry-After": "1", **NOT_FRESH}
 _WATCH_SECONDS = 1.0
+
+AccessOf = Callable[[Request], Access]
+"""What the client of a request may see. Raises Problem where that is nothing."""
 
 
 class Flows:
     """The endpoint GET /flows."""
 
-    def __init__(self, settings: ReaderSettings, store: Store, log: Log) -> None:
+    def __init__(self, settings: ReaderSettings, store: Store, log: Log, access: AccessOf) -> None:
         self._settings = settings
-        self._store = store
-        self._ends = JoinedLookup(log.end)
+        self._access = access
+        self._ends = Ends(log.end, time.monotonic)
+        self._looks: JoinedLookups[Look, Mapping[int, Seen]] = JoinedLookups(
+            lambda look: store.look(look.partitions, look.hour)
+        )
+        self._pace = Pace()
         self._waiting = 0
-        self._reads = asyncio.Semaphore(settings.max_large_reads)
+        self._bodies = Bodies(
+            store.read_hour, settings.body_cache_bytes, settings.max_large_reads, settings.large_read_rows
+        )
 
     async def get(self, request: Request) -> Response:
         """Answer one GET: the hour's rows, or a problem document."""
@@ -69,16 +88,18 @@ class Flows:
 
     async def _bounded(self, request: Request) -> Response:
         query = parse_query(request.query_params.multi_items())
+        access = self._access(request)
         if self._waiting >= self._settings.max_waiting_requests:
             raise Problem(
                 503,
                 "This reader has as many requests in hand as it may: ask again later.",
                 headers=RETRY_LATER,
             )
+        held = Held(request.headers.getlist("if-none-match"))
         self._waiting += 1
         try:
             async with asyncio.timeout(self._settings.get_timeout_seconds):
-                return await self._answer(query)
+                return await self._answer(Wanted(query, access.scope, held, head=request.method == "HEAD"), access)
         except redis.RedisError as error:
             _log.warning("redis failed", extra={"reason": f"{type(error).__name__}: {error}"})
             raise Problem(
@@ -91,39 +112,50 @@ class Flows:
             raise Problem(503, f"The totals cannot be read: {error}.", headers=RETRY_LATER) from None
         except TimeoutError:
             raise Problem(503, "The answer took too long: ask again later.", headers=RETRY_LATER) from None
-        finally:
-            self._waiting -= 1
-
-    async def _answer(self, query: Query) -> Response:
-        steps = answer(query, iter(asyncio.get_running_loop().time, None), self._settings.fresh_wait_seconds)
-        effect = next(steps)
-        try:
-            while True:
-                try:
-                    reply = await self._carry_out(effect)
-                except LogAway as error:
-                    effect = steps.throw(error)
-                else:
-                    effect = steps.send(reply)
-        except StopIteration as end:
-            return self._render(query, end.value)
         except NotFresh as error:
             metrics.STALE.inc()
             raise Problem(503, f"{error}.", headers=RETRY_LATER) from None
         except TopicGone as error:
-            raise Problem(410, f"{error}: its records are gone with it.") from None
+            raise Problem(410, f"{error}: its records are gone with it.", headers=NOT_FRESH) from None
+        finally:
+            self._waiting -= 1
 
-    async def _carry_out(self, effect: Effect) -> object:
+    async def _answer(self, wanted: Wanted, access: Access) -> Response:
+        steps = answer(wanted, iter(time.monotonic, None), self._settings.fresh_wait_seconds, self._pace)
+        entry: Entry | None = None
+        try:
+            effect = next(steps)
+            while True:
+                try:
+                    reply = await self._carry_out(effect, access)
+                except LogAway as error:
+                    effect = steps.throw(error)
+                    continue
+                got = reply.body if isinstance(reply, HourRead) else reply
+                if isinstance(got, Entry):
+                    if entry is not None:
+                        entry.release()  # of a reading before, that was not fresh enough
+                    entry = got
+                effect = steps.send(reply)
+        except StopIteration as end:
+            response = self._response(wanted, end.value)
+            if isinstance(response, EntryResponse):
+                entry = None  # it releases the entry when it is sent
+            return response
+        finally:
+            if entry is not None:
+                entry.release()
+
+    async def _carry_out(self, effect: Effect, access: Access) -> object:
         match effect:
             case LookUpEnd():
                 return await self._look_up_end()
-            case ListPartitions():
-                return await self._store.partitions()
-            case ReadMetas():
-                return await self._store.metas(effect.partitions)
+            case Look():
+                return await self._looks.get(effect)
+            case FindBody():
+                return self._bodies.find(effect.tag)
             case ReadHour():
-                async with self._reads:
-                    return await self._store.read_hour(effect.partitions, effect.hour)
+                return await self._bodies.read(effect.partitions, effect.hour, effect.tag, effect.rows, access)
             case Pause():
                 await asyncio.sleep(effect.seconds)
                 return None
@@ -137,19 +169,35 @@ class Flows:
         metrics.LOOKUPS.labels("ok").inc()
         return end
 
-    def _render(self, query: Query, found: Answer) -> Response:
-        lag = found.freshness.lag_records
-        if not found.freshness.fresh:
+    def _response(self, wanted: Wanted, given: Answer) -> Response:
+        if not given.found.freshness.fresh:
             metrics.STALE.inc()
-        rows = [] if found.expired else unite(query.hour, (part.totals for part in found.parts.values()))
-        metrics.ROWS.inc(len(rows))
-        headers = {
-            "Flowagg-Fresh": "true" if found.freshness.fresh else "false",
-            "Flowagg-Lag-Records": "unknown" if lag == UNKNOWN_LAG else str(lag),
-        }
-        if found.expired:
-            headers["Flowagg-Expired"] = "true"
-        return Response(msgspec.json.encode(rows), media_type="application/json", headers=headers)
+        headers = _headers(given)
+        if given.held:
+            return Response(status_code=304, headers=headers)
+        if wanted.head and given.found.hour.rows:
+            return HeadResponse(given.body and given.body.body.size, headers)
+        if wanted.head:
+            return HeadResponse(EMPTY.size, headers)
+        entry: Entry = given.body or Entry("", EMPTY).hold()
+        metrics.ROWS.inc(entry.body.rows)
+        return EntryResponse(entry, headers, self._settings.stall_seconds)
+
+
+def _headers(given: Answer) -> dict[str, str]:
+    found = given.found
+    lag = found.freshness.lag_records
+    headers = {
+        "ETag": etag(found.hour.tag),
+        "Cache-Control": "no-cache",
+        "Flowagg-Fresh": "true" if found.freshness.fresh else "false",
+        "Flowagg-Lag-Records": "unknown" if lag == UNKNOWN_LAG else str(lag),
+    }
+    if found.hour.expired:
+        headers["Flowagg-Expired"] = "true"
+    if found.hour.incomplete:
+        headers["Flowagg-Incomplete"] = "true"
+    return headers
 
 
 class Watch:
@@ -179,8 +227,8 @@ class Watch:
             await asyncio.sleep(_WATCH_SECONDS)
 
 
-def create_app(settings: ReaderSettings, store: Store, log: Log) -> Starlette:
-    """The reader's application."""
+def create_app(settings: ReaderSettings, store: Store, log: Log, access: AccessOf = lambda _: EVERYTHING) -> Starlette:
+    """The reader's application. access: tells what the client of a request may see."""
     watch = Watch(store, log)
 
     @asynccontextmanager
@@ -190,11 +238,14 @@ def create_app(settings: ReaderSettings, store: Store, log: Log) -> Starlette:
         watching.cancel()
         await store.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[
-            Route("/flows", Flows(settings, store, log).get, methods=["GET"]),
+            Route("/flows", Flows(settings, store, log, access).get, methods=["GET"]),
             *operational_routes(live=dict, ready=watch.ready),
+            *docs_routes(),
         ],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False
+    return app

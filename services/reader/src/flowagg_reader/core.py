@@ -1,14 +1,16 @@
 """The reader's core: how one GET is answered. Pure: a generator of effects, driven by app.py or a simulation."""
 
-from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flowagg.errors import FlowaggError
 from flowagg.position import Position
-from flowagg.view import Meta
 
-from flowagg_reader.freshness import Freshness, TopicChanged, judge
+from flowagg_reader.etag import Held
+from flowagg_reader.freshness import Freshness, TopicChanged, lags
+from flowagg_reader.hour import Hour, Seen, hour_of
+from flowagg_reader.pace import Pace
 from flowagg_reader.query import Consistency, Query
 
 _PAUSES_SECONDS: Final = (0.001, 0.002, 0.004, 0.008, 0.016)
@@ -28,11 +30,14 @@ class TopicGone(FlowaggError):
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionHour:
-    """One partition's meta and one hour's totals, read in one atomic call."""
+class HourRead:
+    """What was seen of the partitions in the calls that have read the totals, and the body of those totals.
 
-    meta: Meta | None
-    totals: Mapping[bytes, bytes]
+    body: whatever the driver makes of them, None where the hour has no rows.
+    """
+
+    seen: Mapping[int, Seen]
+    body: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +46,31 @@ class LookUpEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class ListPartitions:
-    """Answered with the set of partitions that the view has ever begun."""
+class Look:
+    """Answered with partition -> Seen of these and of all that the view has begun, each from one atomic call."""
+
+    partitions: frozenset[int]
+    hour: int
 
 
 @dataclass(frozen=True, slots=True)
-class ReadMetas:
-    """Answered with partition -> Meta or None; good for waiting alone."""
+class FindBody:
+    """Answered with the body that is kept for this tag, or None."""
 
-    partitions: frozenset[int]
+    tag: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReadHour:
-    """Answered with partition -> PartitionHour, each read in one atomic call."""
+    """Answered with an HourRead of these partitions and of all that the view has begun.
+
+    tag, rows: what the last look has shown of the hour.
+    """
 
     partitions: frozenset[int]
     hour: int
+    tag: str
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,45 +80,79 @@ class Pause:
     seconds: float
 
 
-Effect = LookUpEnd | ListPartitions | ReadMetas | ReadHour | Pause
+Effect = LookUpEnd | Look | FindBody | ReadHour | Pause
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a client asks for.
+
+    scope: what it may see, which goes into the tag. held: the tags it has answers of. head: it wants no body.
+    """
+
+    query: Query
+    scope: str = ""
+    held: Held = field(default_factory=Held)
+    head: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one reply has shown, of which alone freshness and tag are judged.
+
+    No other connection is asked: a demoted master answers too. freshness.lag_records is UNKNOWN_LAG where
+    it is not known; lags: by partition, empty then.
+    """
+
+    seen: Mapping[int, Seen]
+    hour: Hour
+    freshness: Freshness
+    lags: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """freshness.lag_records is UNKNOWN_LAG where it is not known.
+    """held: the client has this answer. body: None also where there are no rows, and may be with HEAD."""
 
-    expired: a partition no longer keeps the hour; what others may still hold of it would be a part.
+    found: Found
+    held: bool = False
+    body: Any = None
+
+
+def answer(wanted: Wanted, now: Iterable[float], wait_seconds: float, pace: Pace) -> Generator[Effect, Any, Answer]:
+    """Answer a GET. now: the clock, as an endless iterable. Raises NotFresh, TopicGone, DamagedView.
+
+    A body that is kept is served only for the tag of an atomic reply, and with what that reply has shown.
     """
-
-    parts: Mapping[int, PartitionHour]
-    freshness: Freshness
-    expired: bool = False
-
-
-def answer(query: Query, now: Iterable[float], wait_seconds: float) -> Generator[Effect, Any, Answer]:
-    """Answer a GET. now: the clock, as an endless iterable. Raises NotFresh, TopicGone."""
-    clock = iter(now)
+    query, clock = wanted.query, iter(now)
     required, end = yield from _required(query)
-    partitions: frozenset[int] = frozenset((yield ListPartitions()))
+    partitions: frozenset[int] = frozenset() if required is None else frozenset(required.offsets)
     deadline = next(clock) + wait_seconds
-    freshness = Freshness(fresh=False, lag_records=UNKNOWN_LAG)
+    turn = 0
+
+    def judged(seen: Mapping[int, Seen]) -> Found:
+        return _judged(wanted, required, end, seen)
+
+    def waits(found: Found, pause: float) -> bool:
+        if found.freshness.fresh or found.freshness.lag_records == UNKNOWN_LAG:
+            return False
+        time = next(clock)
+        return time + pause < deadline and not pace.hopeless(time, found.lags, deadline - time)
+
     while True:
-        if required is not None:
-            yield from _wait(required, deadline, clock)
-            partitions |= required.offsets.keys()
-        parts: Mapping[int, PartitionHour] = yield ReadHour(partitions, query.hour)
-        if required is not None:
-            # Judged from this very reply: no other connection is asked, a demoted master answers too.
-            freshness = _judge(required, end, {number: part.meta for number, part in parts.items()})
-        final = required is None or freshness.fresh or freshness.lag_records == UNKNOWN_LAG
-        if final or next(clock) + _PAUSES_SECONDS[-1] >= deadline:
-            break
-        yield Pause(_PAUSES_SECONDS[-1])
-    if query.consistency is Consistency.STRICT and not freshness.fresh:
-        lag = "an unknown number of" if freshness.lag_records == UNKNOWN_LAG else freshness.lag_records
-        raise NotFresh(f"The totals are not fresh yet: {lag} records are still to be applied")
-    floor = max((part.meta.floor for part in parts.values() if part.meta is not None), default=0)
-    return Answer(parts, freshness, expired=query.hour < floor)
+        pause = _PAUSES_SECONDS[min(turn, len(_PAUSES_SECONDS) - 1)]
+        found = judged((yield Look(partitions, query.hour)))
+        if query.after is None:
+            positions = {number: part.meta.position for number, part in found.seen.items() if part.meta is not None}
+            pace.observe(next(clock), positions, found.lags)
+        if not waits(found, pause):
+            _refuse_stale(query, found)
+            result = yield from _with_body(wanted, partitions, found, judged)
+            if not waits(result.found, pause):
+                _refuse_stale(query, result.found)
+                return result
+        yield Pause(pause)
+        turn += 1
 
 
 def _required(query: Query) -> Generator[Effect, Any, tuple[Position | None, Position | None]]:
@@ -129,28 +176,43 @@ def _required(query: Query) -> Generator[Effect, Any, tuple[Position | None, Pos
     return query.after, end
 
 
-def _wait(required: Position, deadline: float, clock: Iterable[float]) -> Generator[Effect, Any, None]:
-    """Wait until the view has reached the position, or until the deadline."""
-    times = iter(clock)
-    turn = 0
-    while True:
-        metas: Mapping[int, Meta | None] = yield ReadMetas(frozenset(required.offsets))
-        try:
-            if judge(required, metas).fresh:
-                return
-        except TopicChanged:
-            return
-        pause = _PAUSES_SECONDS[min(turn, len(_PAUSES_SECONDS) - 1)]
-        if next(times) + pause >= deadline:
-            return
-        yield Pause(pause)
-        turn += 1
+def _with_body(
+    wanted: Wanted, partitions: frozenset[int], found: Found, judged: Callable[[Mapping[int, Seen]], Found]
+) -> Generator[Effect, Any, Answer]:
+    """What was found with its body. Where the hour has moved before its totals were read, that reply counts."""
+    hour = found.hour
+    if wanted.held.holds(hour.tag):
+        return Answer(found, held=True)
+    if not hour.rows:
+        return Answer(found)
+    body = yield FindBody(hour.tag)
+    if body is None and not wanted.head:
+        read: HourRead = yield ReadHour(partitions, wanted.query.hour, hour.tag, hour.rows)
+        body = read.body
+        later = judged(read.seen)
+        if later.hour.tag != hour.tag:
+            found = later
+    return Answer(found, body=body)
 
 
-def _judge(required: Position, end: Position | None, metas: Mapping[int, Meta | None]) -> Freshness:
+def _judged(wanted: Wanted, required: Position | None, end: Position | None, seen: Mapping[int, Seen]) -> Found:
+    hour = hour_of(wanted.query.hour, wanted.scope, seen)
+    unknown = Found(seen, hour, Freshness(fresh=False, lag_records=UNKNOWN_LAG), {})
+    if required is None:
+        return unknown
+    metas = {number: part.meta for number, part in seen.items()}
     try:
         if end is not None:
-            judge(Position(end.topic_id, dict.fromkeys(end.offsets, 0)), metas)  # the topic alone
-        return judge(required, metas)
+            lags(end, metas)  # the topic alone
+        lacking = lags(required, metas)
     except TopicChanged:
-        return Freshness(fresh=False, lag_records=UNKNOWN_LAG)
+        return unknown
+    lag = sum(lacking.values())
+    return Found(seen, hour, Freshness(lag == 0, lag), lacking)
+
+
+def _refuse_stale(query: Query, found: Found) -> None:
+    if query.consistency is Consistency.STRICT and not found.freshness.fresh:
+        lag = found.freshness.lag_records
+        known = "an unknown number of" if lag == UNKNOWN_LAG else lag
+        raise NotFresh(f"The totals are not fresh yet: {known} records are still to be applied")

@@ -19,19 +19,19 @@ class Freshness:
     lag_records: int
 
 
-def judge(required: Position, metas: Mapping[int, Meta | None]) -> Freshness:
-    """Compare what a GET must reflect with what the view has applied.
+def lags(required: Position, metas: Mapping[int, Meta | None]) -> dict[int, int]:
+    """How many records each partition lacks of what a GET must reflect.
 
     A partition that the view does not know counts as unapplied from its first offset. Raises
     TopicChanged where the view counts in another topic than the position.
     """
-    lag = 0
+    found = {}
     for partition, end in required.offsets.items():
         meta = metas.get(partition)
         if meta is None:
-            lag += end
-            continue
-        if meta.topic_id != required.topic_id:
+            found[partition] = end
+        elif meta.topic_id != required.topic_id:
             raise TopicChanged
-        lag += max(0, end - meta.position)
-    return Freshness(lag == 0, lag)
+        else:
+            found[partition] = max(0, end - meta.position)
+    return found

@@ -1,10 +1,15 @@
-"""Look-ups that concurrent requests share."""
+"""Look-ups that concurrent requests share, and how long a failed one is remembered."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+from flowagg.kafka import KafkaUnavailable
+from flowagg.position import Position
 
 _T = TypeVar("_T")
+_K = TypeVar("_K")
+_REMEMBERED_SECONDS: Final = 0.5
 
 
 class JoinedLookup(Generic[_T]):
@@ -14,8 +19,9 @@ class JoinedLookup(Generic[_T]):
     would make the promise of a fresh read false. At most one is under way and one waits.
     """
 
-    def __init__(self, look_up: Callable[[], Awaitable[_T]]) -> None:
+    def __init__(self, look_up: Callable[[], Awaitable[_T]], when_idle: Callable[[], object] | None = None) -> None:
         self._look_up = look_up
+        self._when_idle = when_idle
         self._next: asyncio.Future[_T] | None = None
         self._runner: asyncio.Task[None] | None = None
 
@@ -39,6 +45,66 @@ class JoinedLookup(Generic[_T]):
                     future.set_exception(error)
         finally:
             self._runner = None
+            if self._when_idle is not None:
+                self._when_idle()
+
+
+class JoinedLookups(Generic[_K, _T]):
+    """Joined look-ups by key; a key of which none is under way takes no memory."""
+
+    def __init__(self, look_up: Callable[[_K], Awaitable[_T]]) -> None:
+        self._look_up = look_up
+        self._joined: dict[_K, JoinedLookup[_T]] = {}
+
+    async def get(self, key: _K) -> _T:
+        """The result of a look-up of the key that starts after this call. Raises what the look-up raises."""
+        joined = self._joined.get(key)
+        if joined is None:
+            joined = JoinedLookup(lambda: self._look_up(key), lambda: self._joined.pop(key))
+            self._joined[key] = joined
+        return await joined.get()
+
+
+class Ends:
+    """The log's end, by joined look-ups. After a failed one nobody waits until one has succeeded again.
+
+    Only the failure is remembered, never an end: what is remembered can make an answer not fresh alone.
+    """
+
+    def __init__(self, look_up: Callable[[], Awaitable[Position]], clock: Callable[[], float]) -> None:
+        self._look_up = look_up
+        self._clock = clock
+        self._joined = JoinedLookup(self._ask)
+        self._away: str | None = None
+        self._until = 0.0
+        self._retry: asyncio.Task[None] | None = None
+
+    async def get(self) -> Position:
+        """The end as of after this call. Raises KafkaUnavailable, at once where the last look-up has failed."""
+        if self._away is None:
+            return await self._joined.get()
+        if self._clock() >= self._until and self._retry is None:
+            self._retry = asyncio.create_task(self._try_again())
+        raise KafkaUnavailable(self._away)
+
+    async def _try_again(self) -> None:
+        try:
+            await self._joined.get()
+        except KafkaUnavailable:
+            pass
+        finally:
+            self._retry = None
+
+    async def _ask(self) -> Position:
+        if self._away is not None and self._clock() < self._until:
+            raise KafkaUnavailable(self._away)  # these have waited for the one that failed
+        try:
+            end = await self._look_up()
+        except KafkaUnavailable as error:
+            self._away, self._until = str(error), self._clock() + _REMEMBERED_SECONDS
+            raise
+        self._away = None
+        return end
 
 
 def _retrieve(future: "asyncio.Future[_T]") -> None:

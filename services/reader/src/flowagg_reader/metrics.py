@@ -1,6 +1,6 @@
 """The reader's metrics."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 GETS = Counter("flowagg_reader_gets", "Answers to GET /flows, by status.", ["status"])
 STALE = Counter("flowagg_reader_stale", "Answers that could not be shown to be fresh.")
@@ -11,3 +11,14 @@ GET_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
 )
 LOOKUPS = Counter("flowagg_reader_end_offset_lookups", "Look-ups of the log's end offsets, by result.", ["result"])
+BODIES = Counter(
+    "flowagg_reader_bodies",
+    "Bodies that were looked for: found in the cache, missed there; and those that were rendered.",
+    ["result"],
+)
+CACHE_BYTES = Gauge("flowagg_reader_body_cache_bytes", "Bytes of the bodies in the cache.")
+RENDER_SECONDS = Histogram(
+    "flowagg_reader_render_seconds",
+    "Time to render a body, in seconds, without the pauses in which others had the event loop.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)

@@ -22,4 +22,24 @@ class ReaderSettings(HttpSettings, KafkaSettings, RedisSettings):
         le=60,
         description="Longest wait for the log's end offsets, in seconds; past it the answer is marked as not fresh.",
     )
-    max_large_reads: int = Field(4, ge=1, description="Reads of an hour's totals at a time; further ones wait.")
+    large_read_rows: int = Field(
+        20_000,
+        ge=1,
+        description="Flow keys in an hour past which its read is a large one. Small reads never wait for a turn.",
+    )
+    max_large_reads: int = Field(
+        4,
+        ge=1,
+        description="Large reads at a time: from Redis to rendered, and where the cache has no room for the body, "
+        "to sent. Further ones wait.",
+    )
+    stall_seconds: float = Field(
+        5.0,
+        gt=0,
+        le=600,
+        description="Longest wait for a client to take the next 256 KiB of its answer, in seconds; past it the client "
+        "is cut off. Less than the time for a GET, so that whoever waits for its turn outlasts it.",
+    )
+    body_cache_bytes: int = Field(
+        64 * 2**20, ge=0, description="Memory for rendered bodies, in bytes; the least recently used go."
+    )

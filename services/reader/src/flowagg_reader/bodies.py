@@ -1,0 +1,169 @@
+"""Bodies of hours: found in the cache, or read and rendered once for all who want them."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from flowagg_reader import metrics
+from flowagg_reader.access import Access
+from flowagg_reader.cache import Cache, Entry
+from flowagg_reader.core import HourRead
+from flowagg_reader.hour import Seen, hour_of
+from flowagg_reader.union import Body, render
+
+PartitionTotals = tuple[Seen, list[bytes]]
+"""What one atomic call has shown of a partition, and its totals of the hour: field, totals, field, totals, ..."""
+ReadTotals = Callable[[Iterable[int], int], Awaitable[Mapping[int, PartitionTotals]]]
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A read and its rendering. tag: the expected one. rows: by which it is a large one. waiting: for it."""
+
+    tag: str
+    partitions: frozenset[int]
+    rows: int
+    started: bool = False
+    waiting: int = 0
+    entry: Entry | None = None
+    task: "asyncio.Task[HourRead]" = field(init=False)
+
+
+class Bodies:
+    """One reading of an hour at a time: whoever comes meanwhile shares it or the next one.
+
+    A flight that has started is joined only by those who look for the very tag that it is expected to
+    have; the others join the next to start, so each gets totals that were read after it asked. Either way
+    the core judges what it gets by the reply it was read from.
+
+    Memory: the cache's bytes, and what max_large_reads large hours need while they are read and
+    rendered, or sent where the cache has no room for them. Small hours wait for nobody.
+    """
+
+    def __init__(self, read: ReadTotals, cache_bytes: int, max_large_reads: int, large_read_rows: int) -> None:
+        self._read = read
+        self._cache = Cache(cache_bytes)
+        self._turns = asyncio.Semaphore(max_large_reads)
+        self._rendering = asyncio.Lock()
+        self._large_rows = large_read_rows
+        self._flights: dict[tuple[int, str], _Flight] = {}
+
+    def find(self, tag: str) -> Entry | None:
+        """The body of a tag, held for the caller, who releases it; None where it is not there."""
+        entry = self._cache.find(tag)
+        metrics.BODIES.labels("missed" if entry is None else "cached").inc()
+        return None if entry is None else entry.hold()
+
+    async def read(self, partitions: frozenset[int], hour: int, tag: str, rows: int, access: Access) -> HourRead:
+        """What the partitions hold of the hour, and its body: an Entry held for the caller, None without rows.
+
+        Raises what reading raises, DamagedView.
+        """
+        key = (hour, access.scope)
+        flight = self._flights.get(key)
+        if flight is None or (flight.started and flight.tag != tag):
+            flight = self._start(key, _Flight(tag, partitions, rows), access)
+        elif not flight.started:
+            flight.partitions |= partitions
+            flight.rows = max(flight.rows, rows)
+        flight.waiting += 1
+        try:
+            read = await asyncio.shield(flight.task)
+            if flight.entry is not None:
+                flight.entry.hold()
+            return read
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting:
+                self._end(key, flight)
+
+    def _start(self, key: tuple[int, str], flight: _Flight, access: Access) -> _Flight:
+        before = self._flights.get(key)
+        self._flights[key] = flight
+        flight.task = asyncio.create_task(self._fly(key, flight, access, before))
+        return flight
+
+    def _end(self, key: tuple[int, str], flight: _Flight) -> None:
+        """Nobody waits any more: an abandoned reading must neither be joined nor keep others from their turn."""
+        self._forget(key, flight)
+        flight.task.cancel()
+        if flight.entry is not None:
+            flight.entry.release()
+            flight.entry = None
+
+    async def _fly(self, key: tuple[int, str], flight: _Flight, access: Access, before: _Flight | None) -> HourRead:
+        try:
+            if before is not None:
+                await asyncio.wait([before.task])
+            if flight.rows <= self._large_rows:
+                return await self._read_and_render(key[0], flight, access, None)
+            await self._turns.acquire()
+            turn = _Turn(self._turns.release)
+            try:
+                return await self._read_and_render(key[0], flight, access, turn)
+            finally:
+                turn.leave()
+        finally:
+            self._forget(key, flight)
+
+    def _forget(self, key: tuple[int, str], flight: _Flight) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+
+    async def _read_and_render(self, hour: int, flight: _Flight, access: Access, turn: "_Turn | None") -> HourRead:
+        flight.started = True
+        parts = await self._read(flight.partitions, hour)
+        seen = {number: part for number, (part, _) in parts.items()}
+        totals = [flat for _, flat in parts.values()]
+        del parts
+        found = hour_of(hour, access.scope, seen)
+        if not found.rows:
+            return HourRead(seen, None)
+        # One large hour at a time: several would each take a slice in every round of the event loop.
+        async with contextlib.nullcontext() if turn is None else self._rendering:
+            body = await _render(hour, totals, access)
+        metrics.BODIES.labels("rendered").inc()
+        entry, outside = self._cache.add(found.tag, body, _nothing if turn is None else turn.leave)
+        if outside and turn is not None:
+            turn.stay()  # until it is sent
+        metrics.CACHE_BYTES.set(self._cache.bytes)
+        flight.entry = entry.hold()  # for those who wait, until the last of them has taken it
+        return HourRead(seen, entry)
+
+
+class _Turn:
+    """A turn at large reads, left when neither the reading nor the sending needs it."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+        self._stays = 1
+
+    def stay(self) -> None:
+        self._stays += 1
+
+    def leave(self) -> None:
+        self._stays -= 1
+        if not self._stays:
+            self._release()
+
+
+def _nothing() -> None:
+    pass
+
+
+async def _render(hour: int, totals: list[list[bytes]], access: Access) -> Body:
+    """Render in slices, and let others have the event loop in between."""
+    busy = 0.0
+    steps = render(hour, totals, access.visible)
+    while True:
+        began = time.perf_counter()
+        try:
+            next(steps)
+        except StopIteration as end:
+            metrics.RENDER_SECONDS.observe(busy + time.perf_counter() - began)
+            body: Body = end.value
+            return body
+        busy += time.perf_counter() - began
+        await asyncio.sleep(0)

@@ -1,0 +1,54 @@
+"""An answer on its way to the client."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from flowagg_reader.cache import Entry
+
+_log = logging.getLogger(__name__)
+
+
+class EntryResponse(Response):
+    """Sends a held body in its chunks, the same ones to all, and releases it in the end.
+
+    Each chunk is handed over when those before have nearly gone, so a slow client holds two of them and not
+    the whole. stall_seconds: longest wait for that; past it the connection is closed.
+    """
+
+    def __init__(self, entry: Entry, headers: Mapping[str, str], stall_seconds: float) -> None:
+        self.status_code = 200
+        self.media_type = "application/json"
+        self.background = None
+        self.body = b""
+        self._entry = entry
+        self._stall_seconds = stall_seconds
+        self.init_headers({**headers, "Content-Length": str(entry.body.size)})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Send it. A client that has gone costs nothing: its chunks are dropped at once."""
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            *first, last = self._entry.body.chunks
+            for chunk in first:
+                async with asyncio.timeout(self._stall_seconds):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            async with asyncio.timeout(self._stall_seconds):
+                await send({"type": "http.response.body", "body": last})
+        except TimeoutError:
+            _log.warning("a client takes its answer too slowly", extra={"stall_seconds": self._stall_seconds})
+        finally:
+            self._entry.release()
+
+
+class HeadResponse(Response):
+    """An answer to HEAD: the length of the body where it is known."""
+
+    def __init__(self, size: int | None, headers: Mapping[str, str]) -> None:
+        super().__init__(headers=headers, media_type="application/json")
+        self.raw_headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
+        if size is not None:
+            self.raw_headers.append((b"content-length", str(size).encode()))
