@@ -11,6 +11,10 @@ SERVICE ?= writer
 SEEDS ?= 500
 STEPS ?= 400
 ROUNDS ?= 20
+SECONDS ?= 10
+RATE ?=
+PAIRS ?= 100000
+FAILOVERS ?= 6
 SEED ?=
 BASE ?= python:3.13-slim-bookworm
 PYTEST_ARGS ?=
@@ -84,6 +88,26 @@ bench-consumer: .venv/.synced ## Measure the consumer beside a bare consume-deco
 bench-failover: .venv/.synced ## Kill the Redis master ROUNDS times and time until applies go on
 	@$(PYTHON) -m flowagg_stack provision
 	@$(PYTHON) benchmarks/failover.py --rounds $(ROUNDS)
+
+.PHONY: bench
+bench: ## Measure the writer, the reader and freshness over HTTP: all of the three below, with 5,000 pairs
+	@failed=0; for one in bench-writer bench-reader "bench-fresh PAIRS=5000 FAILOVERS=2"; do \
+	  echo "== make $$one"; $(MAKE) --no-print-directory $$one || failed=1; done; exit $$failed
+
+.PHONY: bench-writer
+bench-writer: .venv/.synced ## Measure POSTs on one core beside a bare produce loop (SECONDS=10 each)
+	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) benchmarks/http/writer.py --seconds $(SECONDS)
+
+.PHONY: bench-reader
+bench-reader: .venv/.synced ## Measure GETs on one core, idle and under half load (SECONDS=10, RATE=flows/s)
+	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) benchmarks/http/reader.py --seconds $(SECONDS) $(if $(RATE),--rate $(RATE))
+
+.PHONY: bench-fresh
+bench-fresh: .venv/.synced ## POST-then-GET pairs through Redis failovers: no fresh answer lacks its write (PAIRS=, FAILOVERS=)
+	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) benchmarks/http/fresh.py --pairs $(PAIRS) --failovers $(FAILOVERS)
 
 .PHONY: lock
 lock: ## Resolve the dependencies anew into uv.lock

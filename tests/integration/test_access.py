@@ -72,7 +72,8 @@ def test_tokens_say_who_may_write_and_what_is_shown(start_stack: StartStack, tmp
             assert httpx.get(service.url + path).status_code == 200
 
     put(tokens, everything | {"sha256": entry("other")["sha256"]})
-    wait_for(lambda: httpx.get(gets, headers=bearer("all")).status_code == 401, "the changed file is read", 10)
+    for ask in (lambda: httpx.get(gets, headers=bearer("all")), lambda: httpx.post(posts, headers=bearer("all"))):
+        wait_for(partial(_is_refused, ask), "the changed file is read", 10)
     assert httpx.get(gets, headers=bearer("other")).status_code == 200
     tokens.write_text("{")
     for service, let_in in (
@@ -80,6 +81,10 @@ def test_tokens_say_who_may_write_and_what_is_shown(start_stack: StartStack, tmp
         (stack.reader, lambda: httpx.get(gets, headers=bearer("other")).status_code == 200),
     ):
         wait_for(partial(_keeps, service, let_in), f"{service.name} keeps the former tokens and says so", 10)
+
+
+def _is_refused(ask: Callable[[], httpx.Response]) -> bool:
+    return ask().status_code == 401
 
 
 def _keeps(service: Service, let_in: Callable[[], bool]) -> bool:

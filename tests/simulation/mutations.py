@@ -88,6 +88,20 @@ MUTATIONS = [
         "an hour far ahead expires nothing below itself",
         (("flowagg_consumer.retention", "if lowest is not None and hour < lowest", "if lowest is not None"),),
     ),
+    Mutation(
+        "the hour's mark in its tag",
+        (
+            (
+                "flowagg_reader.hour",
+                "meta.incarnation, mark.position, meta.leader_epoch",
+                "meta.incarnation, meta.leader_epoch",
+            ),
+        ),
+    ),
+    Mutation(
+        "freshness judged from the reply that has read the totals",
+        (("flowagg_reader.core", "        if later.hour.tag != hour.tag:\n            found = later\n", ""),),
+    ),
     Mutation("dedupe", ((MARKS, "if place and index < stops[place - 1]:", "if False:"),)),
     Mutation("dedupe digest", ((MARKS, "if mark.digest != self.digest:", "if False:"),)),
     Mutation(
@@ -162,6 +176,7 @@ _ORDER = [
     CORE,
     "flowagg_consumer.store",
 ]
+_ORDER += ["flowagg_reader.hour", "flowagg_reader.core"]
 _ORDER += ["tests.simulation.kafka_model", "tests.simulation.redis_model"]
 
 

@@ -158,13 +158,17 @@ def differences(
     """Why what is stored of a partition is not the fold of its log; None where it is.
 
     A log that was truncated has several histories; what is stored may be of an older one (its
-    consumer stops then), but never of a mixture.
+    consumer stops then), but never of a mixture. Only where retention has passed the position since can
+    nobody tell any more: Kafka answers as if the log had been read up to its start. Then the range in
+    between is recorded as lost, and what is before and behind it may be of different histories.
     """
     log = topics[meta.topic_id].logs[number]
     lost = [tuple(map(int, part.split("-"))) for part in meta.lost.split(",")] if meta.lost else []
     found = stored(data, view, number, meta)
     first = None
-    for entries in (log.entries, *reversed(log.versions)):
+    histories = [log.entries, *reversed(log.versions)]
+    mixed = [old[:low] + new[low:] for low, _ in lost for new in histories for old in histories if len(old) >= low]
+    for entries in (*histories, *mixed):
         if meta.position > len(entries):
             continue
         state = fold(entries, meta.start, meta.position, lost, rules)  # type: ignore[arg-type] # pairs

@@ -511,7 +511,8 @@ class World:
                     if self.broker.topic.topic_id != reading.topic_id:
                         reading.must = {}  # deleted since, with its records
                     ends = {number: log.end for number, log in enumerate(self.broker.topic.logs)}
-                    reading.answer = Position(self.broker.topic.topic_id, ends)
+                    epochs = {number: log.epoch for number, log in enumerate(self.broker.topic.logs)}
+                    reading.answer = Position(self.broker.topic.topic_id, ends, epochs)
             case reader_core.Look():
                 reading.answer, reading.full = _read_hour(node, effect.partitions, effect.hour)
             case reader_core.FindBody():

@@ -33,6 +33,13 @@ def test_freshness(ends: dict[int, int], metas: dict[int, Meta | None], expected
     assert lags(Position("t", ends), metas) == expected
 
 
+def test_a_view_past_an_end_of_a_later_leader_counts_what_was_lost() -> None:
+    with pytest.raises(TopicChanged):
+        lags(Position("t", {0: 5}, {0: 1}), {0: meta(9)})
+    assert lags(Position("t", {0: 5}, {0: 0}), {0: meta(9)}) == {0: 0}, "appended since the look-up"
+    assert lags(Position("t", {0: 9}, {0: 1}), {0: meta(9)}) == {0: 0}, "a new leader, and nothing appended yet"
+
+
 def test_positions_of_another_topic_are_never_compared() -> None:
     with pytest.raises(TopicChanged):
         lags(Position("t", {0: 5}), {0: meta(9, "another")})

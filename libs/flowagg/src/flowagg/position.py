@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 import msgspec
@@ -21,10 +21,15 @@ class InvalidToken(FlowaggError):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """What a view must have applied: partition -> next offset, in the log with this topic id."""
+    """What a view must have applied: partition -> next offset, in the log with this topic id.
+
+    epochs: the leader epochs at the ends of partitions, where it is a log's end and the broker tells them;
+    not part of a token.
+    """
 
     topic_id: str
     offsets: Mapping[int, int]
+    epochs: Mapping[int, int] = field(default_factory=dict)
 
 
 class _Token(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import redis
+from flowagg.access import Gate
 from flowagg.docs_routes import docs_routes
 from flowagg.kafka import KafkaUnavailable
 from flowagg.position import Position
@@ -82,13 +83,16 @@ class Flows:
             response = await self._bounded(request)
         except Problem as problem:
             response = problem.response()
+        except asyncio.CancelledError:
+            headers = {**RETRY_LATER, "Connection": "close"}
+            response = Problem(503, "This reader ends: ask again.", headers=headers).response()
         metrics.GETS.labels(response.status_code).inc()
         metrics.GET_SECONDS.observe(time.perf_counter() - began)
         return response
 
     async def _bounded(self, request: Request) -> Response:
-        query = parse_query(request.query_params.multi_items())
         access = self._access(request)
+        query = parse_query(request.query_params.multi_items())
         if self._waiting >= self._settings.max_waiting_requests:
             raise Problem(
                 503,
@@ -227,9 +231,18 @@ class Watch:
             await asyncio.sleep(_WATCH_SECONDS)
 
 
-def create_app(settings: ReaderSettings, store: Store, log: Log, access: AccessOf = lambda _: EVERYTHING) -> Starlette:
-    """The reader's application. access: tells what the client of a request may see."""
+def create_app(settings: ReaderSettings, store: Store, log: Log, access: AccessOf | None = None) -> Starlette:
+    """The reader's application. access: what a client may see; by default as its token says. Raises InvalidTokens."""
     watch = Watch(store, log)
+    gate = Gate(settings.tokens_file)
+
+    def by_token(request: Request) -> Access:
+        grant = gate.enter(request.headers.getlist("authorization"), "read")
+        return EVERYTHING if grant.covers is None else Access(grant.covers, grant.scope)
+
+    def ready() -> Checks:
+        checks = watch.ready()
+        return checks if gate.trouble is None else checks | {"tokens": gate.trouble}
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -240,8 +253,8 @@ def create_app(settings: ReaderSettings, store: Store, log: Log, access: AccessO
 
     app = Starlette(
         routes=[
-            Route("/flows", Flows(settings, store, log, access).get, methods=["GET"]),
-            *operational_routes(live=dict, ready=watch.ready),
+            Route("/flows", Flows(settings, store, log, access or by_token).get, methods=["GET"]),
+            *operational_routes(live=dict, ready=ready),
             *docs_routes(),
         ],
         exception_handlers=HANDLERS,

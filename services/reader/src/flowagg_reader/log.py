@@ -48,26 +48,30 @@ class Log:
     async def _end(self) -> Position:
         known = self._known
         describing = asyncio.ensure_future(self._describe())
-        offsets: dict[int, int] = {}
+        ends: dict[int, Any] = {}
         try:
             if known is not None:
-                offsets = await self._offsets(known.partitions)
+                ends = await self._ends(known.partitions)
         except KafkaException:
             known = None  # the topic may have changed meanwhile: asked again below
         finally:
             topic = await describing
         if known is None or known.topic_id != topic.topic_id:
-            offsets = {}
-        new = topic.partitions - offsets.keys()
+            ends = {}
+        new = topic.partitions - ends.keys()
         if new:
-            offsets |= await self._offsets(frozenset(new))
+            ends |= await self._ends(frozenset(new))
         self._known = topic
-        return Position(topic.topic_id, {partition: offsets[partition] for partition in topic.partitions})
+        return Position(
+            topic.topic_id,
+            {number: ends[number].offset for number in topic.partitions},
+            {number: -1 if (epoch := ends[number].leader_epoch) is None else epoch for number in topic.partitions},
+        )
 
     async def _describe(self) -> Topic:
         return topic_of(await asyncio.wrap_future(describe_topic(self._admin, self._topic_name, self._timeout_seconds)))
 
-    async def _offsets(self, partitions: frozenset[int]) -> dict[int, int]:
+    async def _ends(self, partitions: frozenset[int]) -> dict[int, Any]:
         futures = end_offsets(self._admin, self._topic_name, partitions, self._timeout_seconds)
         results: list[Any] = await asyncio.gather(*(asyncio.wrap_future(future) for future in futures.values()))
-        return {partition: result.offset for partition, result in zip(futures, results, strict=True)}
+        return dict(zip(futures, results, strict=True))
