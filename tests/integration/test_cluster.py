@@ -544,13 +544,6 @@ def _end_of_0(place: Place) -> int:
     return (_ends_if_known(place) or {0: 0})[0]
 
 
-def _restart_writer(processes: Processes, stack: Stack, place: Place) -> None:
-    """As its /livez asks for: the new leader of a log that has lost records refuses an old producer's sequence."""
-    processes.stop(stack.writer.child, signal.SIGKILL)
-    stack.writer = start_service(processes, "writer", place.environment, "writer-again")
-    stack.writer.wait_ready(90)
-
-
 def _stopped(stack: Stack) -> tuple[Service, str] | None:
     """Who says that partition 0 is stopped, and how."""
     states = [(service, service.checks().get("partition_0", "")) for service in stack.consumers]
@@ -611,7 +604,6 @@ def test_a_log_that_loses_what_was_applied_stops_its_partition_and_the_others_go
     wait_for(lambda: metric(owner, series) == 1.0, f"{series} is 1", 30)
     wait_for(lambda: total(stack.consumers, "flowagg_consumer_partition_stopped") == 1.0, "nothing else is stopped", 90)
 
-    _restart_writer(processes, stack, place)
     post_until(stack, source, Ledger(), lambda: _end_of_0(place) > cut[0], "partition 0 has new records", 90)
     assert ends(place)[0] < positions[0], "the new end lies before the old one"
     expected = _assert_the_others_go_on(stack, place, ledger, positions)
@@ -640,7 +632,6 @@ def test_a_log_that_has_grown_again_past_what_was_applied_stops_its_partition_wh
     for consumer in stack.consumers:
         processes.stop(consumer.child)
     lose(cluster, place)
-    _restart_writer(processes, stack, place)
     post_until(stack, source, Ledger(), lambda: _end_of_0(place) > positions[0] + 50, "partition 0 has grown again", 90)
     stack.consumers = [
         start_service(processes, "consumer", place.environment, f"consumer-again-{number}") for number in (1, 2)

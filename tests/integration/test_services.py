@@ -89,7 +89,7 @@ def test_a_service_without_its_topic_says_what_to_do(processes: Processes, place
     wait_for(lambda: "create it" in writer.checks().get("kafka", ""), "the writer explains")
     reply = httpx.post(f"{writer.url}/flows", json=[])
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
-    assert "create it" in reply.json()["detail"]
+    assert "Kafka, which keeps the log" in reply.json()["detail"]
 
 
 def test_a_flow_is_one_record_on_the_partition_that_java_clients_take(

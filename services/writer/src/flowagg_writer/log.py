@@ -54,6 +54,21 @@ class Log:
     def __init__(self, settings: WriterSettings) -> None:
         self._settings = settings
         self._topic_name = settings.kafka_topic
+        self._producers = 0
+        self._fatal: str | None = None
+        self._producer = self._new_producer()
+        self._admin = AdminClient(admin_properties(settings, "writer"))
+        self._known = KnownKeys(settings.known_keys)
+        self._in_flight_bytes = 0
+        self._topic: Topic | None = None
+        self._trouble = "not looked at yet"
+        self._failures = 0  # look-ups of the topic that failed in a row; the producer may do well meanwhile
+        self._tasks: list[asyncio.Task[None]] = []
+        self._wake = asyncio.Event()
+
+    def _new_producer(self) -> Producer:
+        settings = self._settings
+        self._producers = number = self._producers + 1
         own = {
             "enable.idempotence": True,  # with it acks=all, and order kept over retries
             "partitioner": "murmur2_random",  # the Java clients' partitioner
@@ -64,18 +79,9 @@ class Log:
             # Bounded here instead, in bytes and before anything of a batch is produced:
             "queue.buffering.max.messages": 0,
             "queue.buffering.max.kbytes": 2 * settings.max_in_flight_bytes // 1024,
-            "error_cb": self._on_error,
+            "error_cb": lambda error: self._on_error(error, number),
         }
-        self._producer = Producer(client_properties(settings, "writer", own))
-        self._admin = AdminClient(admin_properties(settings, "writer"))
-        self._known = KnownKeys(settings.known_keys)
-        self._in_flight_bytes = 0
-        self._topic: Topic | None = None
-        self._trouble = "not looked at yet"
-        self._failures = 0  # look-ups of the topic that failed in a row; the producer may do well meanwhile
-        self._fatal: str | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self._wake = asyncio.Event()
+        return Producer(client_properties(settings, "writer", own))
 
     async def __aenter__(self) -> "Log":
         self._tasks = [
@@ -109,15 +115,28 @@ class Log:
     @property
     def broken(self) -> str | None:
         """Why nothing can be appended until this process starts anew, or None."""
-        if self._fatal is not None:
-            return f"the producer has failed for good: {self._fatal}"
         ended = [task for task in self._tasks if task.done()]
         return f"a task of the writer has ended: {ended[0]!r}" if ended else None
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError, producer: int) -> None:
         log_error(error)
-        if error.fatal():
+        if error.fatal() and producer == self._producers:
             self._fatal = error.str()
+            self._wake.set()
+
+    async def _replace_producer(self) -> None:
+        """Put a new producer in the place of one that takes no more records.
+
+        A leader that has lost records refuses the sequence numbers of an old producer. What that one
+        had not delivered is told to its POSTs as not acknowledged.
+        """
+        _log.error("the producer has failed for good; a new one takes its place", extra={"reason": self._fatal})
+        old, self._producer, self._fatal = self._producer, self._new_producer(), None
+        old.purge()
+        deadline = time.monotonic() + _LAST_FLUSH_SECONDS
+        while len(old) and time.monotonic() < deadline:
+            old.poll(0)
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def append(self, batch: Batch, timeout_seconds: float) -> Position:
         """Append one record per flow; the position that holds them all.
@@ -174,6 +193,8 @@ class Log:
     async def _serve_reports(self) -> None:
         while True:
             self._producer.poll(0)
+            if self._fatal is not None:
+                await self._replace_producer()
             if self._in_flight_bytes:
                 await asyncio.sleep(_POLL_SECONDS)
                 continue
