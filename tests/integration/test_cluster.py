@@ -6,6 +6,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -150,12 +151,18 @@ class KeyedClient:
 
 
 def post_until(
-    stack: Stack, source: Iterator[Flow], ledger: Ledger, condition: Callable[[], Any], what: str, seconds: float = 60
+    stack: Stack,
+    source: Iterator[Flow],
+    ledger: Ledger | None,
+    condition: Callable[[], Any],
+    what: str,
+    seconds: float = 60,
 ) -> None:
-    """Go on posting until a condition holds."""
+    """Go on posting until a condition holds. ledger: None where POSTs may be refused, and are not counted."""
 
     def held() -> bool:
-        post(stack, islice(source, 500), ledger)
+        with nullcontext() if ledger is not None else suppress(AssertionError):
+            post(stack, islice(source, 500), Ledger() if ledger is None else ledger)
         return bool(condition())
 
     wait_for(held, what, seconds)
@@ -604,7 +611,8 @@ def test_a_log_that_loses_what_was_applied_stops_its_partition_and_the_others_go
     wait_for(lambda: metric(owner, series) == 1.0, f"{series} is 1", 30)
     wait_for(lambda: total(stack.consumers, "flowagg_consumer_partition_stopped") == 1.0, "nothing else is stopped", 90)
 
-    post_until(stack, source, Ledger(), lambda: _end_of_0(place) > cut[0], "partition 0 has new records", 90)
+    # A new leader that lacks records refuses the producer's sequence numbers: the writer takes a new producer.
+    post_until(stack, source, None, lambda: _end_of_0(place) > cut[0], "partition 0 has new records", 90)
     assert ends(place)[0] < positions[0], "the new end lies before the old one"
     expected = _assert_the_others_go_on(stack, place, ledger, positions)
     assert metas(place, redis_set)[0].position == positions[0]
@@ -632,7 +640,8 @@ def test_a_log_that_has_grown_again_past_what_was_applied_stops_its_partition_wh
     for consumer in stack.consumers:
         processes.stop(consumer.child)
     lose(cluster, place)
-    post_until(stack, source, Ledger(), lambda: _end_of_0(place) > positions[0] + 50, "partition 0 has grown again", 90)
+    # A new leader that lacks records refuses the producer's sequence numbers: the writer takes a new producer.
+    post_until(stack, source, None, lambda: _end_of_0(place) > positions[0] + 50, "partition 0 has grown again", 90)
     stack.consumers = [
         start_service(processes, "consumer", place.environment, f"consumer-again-{number}") for number in (1, 2)
     ]

@@ -217,11 +217,11 @@ def test_a_hand_over_that_is_given_up_between_two_steps_waits_for_the_steps_befo
 
 def test_a_key_is_known_once_its_first_record_is_handed_over() -> None:
     known = KnownKeys(10)
-    batch, other = plan(body(2), KEY, 6), plan(body(3), KEY, 6)
+    other = plan(body(3), KEY, 6)
     for full_at, length in [(0, 0), (1, 1)]:
-        Course(batch, full_at, known)
+        Course(plan(body(2), KEY, 6), full_at, known)
         assert len(known) == length
-    batch.check(known)
+    plan(body(2), KEY, 6).check(known)
     with pytest.raises(KeyReused, match="send that body again"):
         other.check(known)
 

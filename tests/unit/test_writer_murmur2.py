@@ -2,6 +2,7 @@
 
 import pytest
 from flowagg_writer.murmur2 import CACHED_KEYS, murmur2, partition_of
+from flowagg_writer.partitioner import partitioner
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,12 @@ def test_the_memory_of_hashes_is_bounded() -> None:
     for number in range(CACHED_KEYS + 10):
         murmur2(b"%d" % number)
     assert murmur2.cache_info().currsize == CACHED_KEYS
+
+
+@pytest.mark.parametrize("partitions", [1, 6, 7, 1000])
+def test_librdkafkas_partitioner_is_the_same(partitions: int) -> None:
+    theirs = partitioner()
+    assert theirs is not partition_of, "librdkafka's is used where it is to be had"
+    for number in range(2000):
+        key = f'["app-{number}","é{number % 7}","vpc",{number * number}]'.encode()
+        assert theirs(key, partitions) == partition_of(key, partitions)

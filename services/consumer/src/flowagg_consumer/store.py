@@ -1,6 +1,7 @@
 """Redis as the consumer sees it: one connection to the master, commands sent without waiting for answers."""
 
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -107,6 +108,9 @@ class Store:
         self._view = settings.view
         self._client = connect(settings, "consumer", max_connections=2)
         self._connection: Connection | None = None
+        # By Sentinel an answer that comes late may be that of a master which was replaced meanwhile, and
+        # which would keep this connection until it learns of it: measured, 10 s of work thrown away.
+        self._late_seconds = settings.redis_timeout_seconds / 2 if settings.redis_sentinels else None
         self._sent: deque[_Sent] = deque()
         self._shas: list[str] = []
 
@@ -128,6 +132,7 @@ class Store:
         if connection is None:
             raise fx.StoreAway("the connection was closed")
         replies: list[Any] = []
+        began = time.monotonic()
         try:
             for _ in range(sent.replies):
                 try:
@@ -136,6 +141,9 @@ class Store:
                     replies.append(_refused(error))
         except (redis.RedisError, OSError) as error:
             raise _away(error) from error
+        waited = time.monotonic() - began
+        if self._late_seconds is not None and waited > self._late_seconds:
+            raise fx.StoreAway(f"the answer took {waited:.1f} s: the sentinels are asked again where the master is")
         refusals = [reply for reply in replies if isinstance(reply, fx.StoreAway | DamagedView)]
         if refusals and not (sent.each and all(isinstance(refusal, DamagedView) for refusal in refusals)):
             raise refusals[0]

@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flowagg_writer import metrics
-from flowagg_writer.batch import KeyReused, plan
+from flowagg_writer.batch import Batch, KeyReused, plan
 from flowagg_writer.body import BrokenGzip, Form, Gunzip, form_of, is_gzip
 from flowagg_writer.log import Log, LogFull, NotAppended, TooFewPartitions
 from flowagg_writer.settings import WriterSettings
@@ -97,7 +97,9 @@ class Flows:
         try:
             async with asyncio.timeout_at(deadline):
                 body = await self._inflated(request) if zipped else b"".join([c async for c in self._chunks(request)])
-            return await self._append(body, form, key, grant, deadline)
+            batch = self._plan(body, form, key, grant)
+            del body  # only the batch has to outlive the wait for Kafka
+            return await self._append(batch, deadline)
         except TimeoutError:
             raise Problem(
                 503,
@@ -168,7 +170,8 @@ class Flows:
             ) from None
         return b"".join(pieces)
 
-    async def _append(self, body: bytes, form: Form, key: str | None, grant: Grant, deadline: float) -> Response:
+    def _plan(self, body: bytes, form: Form, key: str | None, grant: Grant) -> Batch:
+        """The batch of a body. Raises Problem 400, 403 or 413."""
         decode = decode_flows if form is Form.ARRAY else decode_flow_lines
         try:
             batch = plan(body, key, self._settings.keyed_partitions, decode)
@@ -176,8 +179,7 @@ class Flows:
             place = {"index": error.index, "field": error.field, "rule": error.rule}
             members = {name: value for name, value in place.items() if value is not None}
             raise Problem(400, f"Nothing was kept: {error}.", members=members) from None
-        count = len(batch.flows)
-        if count > self._settings.max_flows:
+        if (count := len(batch.flows)) > self._settings.max_flows:
             raise Problem(413, f"A POST may have {self._settings.max_flows} flows at most, not {count}.")
         covers = grant.covers
         if covers is not None:
@@ -188,6 +190,10 @@ class Flows:
                         f"Nothing was kept: record {index}: this token may not write flows of this vpc_id.",
                         members={"index": index, "field": "vpc_id", "rule": "not among the vpc_ids of this token"},
                     )
+        return batch
+
+    async def _append(self, batch: Batch, deadline: float) -> Response:
+        count, key = len(batch.flows), batch.key
         left = deadline - asyncio.get_running_loop().time()
         try:
             position = await self._log.append(batch, left)

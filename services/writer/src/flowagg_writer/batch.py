@@ -5,8 +5,9 @@ stand in for Kafka and fail at any record.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import length_hint
 from typing import Final, Protocol
 
 from flowagg.errors import FlowaggError
@@ -48,49 +49,52 @@ class Report(Protocol):
 class Acknowledgements:
     """The reports of one batch's records as they come in.
 
-    expected: records that will be reported; fewer after `stopped`. reports: those that have been.
-    on_complete: called once, when the last report is in.
+    expected: records that will be reported; fewer after `stopped`. delivered: takes the report of one
+    record. on_complete: called once, when the last report is in.
     """
 
-    __slots__ = ("_error", "_last", "_on_complete", "expected", "reports")
+    __slots__ = ("_errors", "_last", "_left", "_on_complete", "delivered", "expected")
 
     def __init__(self, expected: int, on_complete: Callable[[], None]) -> None:
         self.expected = expected
-        self.reports = 0
         self._on_complete = on_complete
-        self._last: dict[int | None, int | None] = {}
-        self._error: str | None = None
+        self._left = left = [expected]
+        self._last = last = dict[int | None, int | None]()
+        self._errors = errors = list[str]()
 
-    def delivered(self, error: DeliveryError | None, report: Report) -> None:
-        """Take the report of one record."""
-        if error is None:
-            # Reports of a partition come in offset order, so the last one is its largest offset.
-            self._last[report.partition()] = report.offset()
-        elif self._error is None:
-            self._error = error.str()
-        self.reports += 1
-        if self.reports == self.expected:
-            self._on_complete()
+        # A closure and not a method, for it is called for each record; and one that does not hold its owner.
+        def delivered(error: DeliveryError | None, report: Report) -> None:
+            if error is None:
+                # Reports of a partition come in offset order, so the last one is its largest offset.
+                last[report.partition()] = report.offset()
+            else:
+                errors.append(error.str())
+            left[0] -= 1
+            if not left[0]:
+                on_complete()
+
+        self.delivered = delivered
 
     def stopped(self, handed: int, reason: str) -> None:
         """No record from place `handed` on was handed to Kafka: expect the reports of those before alone."""
-        if self._error is None:
-            self._error = reason
+        self._errors.append(reason)
+        self._left[0] -= self.expected - handed
         self.expected = handed
-        if self.reports == handed:
+        if not self._left[0]:
             self._on_complete()
 
     @property
     def complete(self) -> bool:
         """Whether every expected report is in."""
-        return self.reports == self.expected
+        return not self._left[0]
 
     @property
     def error(self) -> str | None:
         """The first reason why a record may be missing from the log, or from next_offsets; None if there is none."""
-        if self._error is None and None in self._last.values():
-            return "a record's offset is unknown"  # librdkafka found out late that a retry was a repeat
-        return self._error
+        if self._errors:
+            return self._errors[0]
+        # librdkafka found out late that a retry was a repeat.
+        return "a record's offset is unknown" if None in self._last.values() else None
 
     @property
     def next_offsets(self) -> dict[int, int]:
@@ -141,7 +145,7 @@ class Batch:
     digest; None and empty without one. keyed_partitions: partitions that keyed records are spread over.
     """
 
-    flows: Sequence[Flow]
+    flows: list[Flow]
     size_bytes: int
     key: str | None
     digest: str
@@ -158,9 +162,17 @@ class Batch:
             known.check(self.key, self.digest)
 
     def hand_over(
-        self, produce: Produce, topic: str, acknowledgements: Acknowledgements, known: KnownKeys
+        self,
+        produce: Produce,
+        topic: str,
+        acknowledgements: Acknowledgements,
+        known: KnownKeys,
+        partition_of: Callable[[bytes, int], int] = partition_of,
     ) -> Iterator[None]:
         """Hand every record to Kafka in order, pausing (yielding) after each FLOWS_A_STEP of them.
+
+        The flows are let go then: the wait for acknowledgements is long, and their memory, still in the
+        processor's caches, serves the next body.
 
         The key is known from its first record on. Raises what produce raises; whenever it ends early,
         acknowledgements expect no more than what was handed over.
@@ -170,32 +182,40 @@ class Batch:
         # Marks count the batch's records per partition: without holes they are one range to remember.
         indexes = [0] * (0 if key is None else partitions)
         tail = b"" if key is None else mark_tail(key, digest)
-        place = 0
+        handed = 0  # records, once this step is through
+        step: Iterator[Flow] = iter([])
         try:
             for start in range(0, len(flows), FLOWS_A_STEP):
                 if start:
-                    place = start
                     yield
+                step = iter(flows[start : start + FLOWS_A_STEP])
+                handed = start + length_hint(step)
                 # Written out: encode_key, encode_value and encode_mark called for each flow cost a quarter more.
-                step = enumerate(flows[start : start + FLOWS_A_STEP], start)
                 if key is None:
-                    for place, flow in step:  # noqa: B007 - read where this ends early
+                    for flow in step:
                         log_key = encode((flow.src_app, flow.dest_app, flow.vpc_id, flow.hour))
                         produce(topic, encode(ByteCounts(flow.bytes_tx, flow.bytes_rx)), log_key, -1, delivered)
-                    continue
-                for place, flow in step:
-                    log_key = encode((flow.src_app, flow.dest_app, flow.vpc_id, flow.hour))
-                    partition = partition_of(log_key, partitions)
-                    index = indexes[partition]
-                    indexes[partition] = index + 1
-                    headers = [(MARK_HEADER, str(index).encode() + tail)]
-                    value = encode(ByteCounts(flow.bytes_tx, flow.bytes_rx))
-                    produce(topic, value, log_key, partition, delivered, None, 0, headers)
-                    if place == 0:
-                        known.remember(key, digest)
-        except BaseException as error:
-            acknowledgements.stopped(place, str(error))
+                else:
+                    for flow in step:
+                        log_key = encode((flow.src_app, flow.dest_app, flow.vpc_id, flow.hour))
+                        partition = partition_of(log_key, partitions)
+                        index = indexes[partition]
+                        indexes[partition] = index + 1
+                        headers = [(MARK_HEADER, str(index).encode() + tail)]
+                        value = encode(ByteCounts(flow.bytes_tx, flow.bytes_rx))
+                        produce(topic, value, log_key, partition, delivered, None, 0, headers)
+                    known.remember(key, digest)
+        except GeneratorExit:
+            acknowledgements.stopped(handed, "the request has ended")
             raise
+        except BaseException as error:
+            handed -= length_hint(step) + 1  # the record in hand was not taken
+            if key is not None and handed:
+                known.remember(key, digest)
+            acknowledgements.stopped(handed, str(error))
+            raise
+        finally:
+            flows.clear()
 
 
 def plan(

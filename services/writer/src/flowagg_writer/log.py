@@ -22,6 +22,7 @@ from flowagg.position import Position
 
 from flowagg_writer import metrics
 from flowagg_writer.batch import Acknowledgements, Batch, KnownKeys
+from flowagg_writer.partitioner import partitioner
 from flowagg_writer.settings import WriterSettings
 
 _log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Log:
         self._producer = self._new_producer()
         self._admin = AdminClient(admin_properties(settings, "writer"))
         self._known = KnownKeys(settings.known_keys)
+        self._partition_of = partitioner()
         self._in_flight_bytes = 0
         self._topic: Topic | None = None
         self._trouble = "not looked at yet"
@@ -165,14 +167,16 @@ class Log:
             if not future.done():
                 future.set_result(None)
 
-        acknowledgements = Acknowledgements(len(batch.flows), complete)
+        count = len(batch.flows)  # they are gone once they are handed over
+        acknowledgements = Acknowledgements(count, complete)
         self._in_flight_bytes += size_bytes
         metrics.IN_FLIGHT_BYTES.set(self._in_flight_bytes)
         future.add_done_callback(lambda _: self._landed(size_bytes))
         self._wake.set()
         # An error is kept by the acknowledgements, beside those of records that were handed over.
         with contextlib.suppress(BufferError, KafkaException):
-            for _ in batch.hand_over(self._producer.produce, self._topic_name, acknowledgements, self._known):
+            produce = self._producer.produce
+            for _ in batch.hand_over(produce, self._topic_name, acknowledgements, self._known, self._partition_of):
                 await asyncio.sleep(0)
         try:
             # Shielded: records of a POST that has timed out still count as in flight until reported.
@@ -183,7 +187,7 @@ class Log:
             raise KafkaUnavailable(f"Kafka's client took no record: {acknowledgements.error}")
         if acknowledgements.error is not None:
             raise NotAppended(f"Kafka has not acknowledged every record: {acknowledgements.error}")
-        metrics.FLOWS.inc(len(batch.flows))
+        metrics.FLOWS.inc(count)
         return Position(topic.topic_id, acknowledgements.next_offsets)
 
     def _landed(self, size: int) -> None:

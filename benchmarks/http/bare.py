@@ -1,0 +1,66 @@
+"""The bare produce loop that the writer is compared with: one process, one line of JSON.
+
+    bare.py BOOTSTRAP_SERVERS SECONDS
+
+The records of the 1,000-flow POSTs, encoded before; the writer's producer properties, positional arguments
+and a delivery callback that counts and remembers how far each partition has come. No HTTP, no JSON.
+"""
+
+import json
+import sys
+import time
+from typing import Any, Final
+
+from common import batches
+from confluent_kafka import KafkaError, Message, Producer
+from flowagg.flow import encode_key, encode_value
+
+_IN_FLIGHT: Final = 20_000  # as 16 connections with a POST each and some
+
+
+def main(address: str, seconds: float) -> None:
+    """Produce for so long; print flows, seconds, CPU seconds and errors."""
+    producer = Producer(
+        {
+            "bootstrap.servers": address,
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "compression.type": "lz4",
+            "linger.ms": 2,
+            "queue.buffering.max.messages": 0,
+        }
+    )
+    encoded = [
+        [(encode_key(f.src_app, f.dest_app, f.vpc_id, f.hour), encode_value(f.bytes_tx, f.bytes_rx)) for f in batch]
+        for batch in batches(1000)
+    ]
+    reported = errors = 0
+    last: dict[int | None, int | None] = {}
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        nonlocal reported, errors
+        if error is None:
+            last[message.partition()] = message.offset()
+        else:
+            errors += 1
+        reported += 1
+
+    produce: Any = producer.produce
+    produce("flows", encoded[0][0][1], encoded[0][0][0], -1, delivered)
+    assert producer.flush(30) == 0
+    reported = turn = 0
+    began, cpu_began = time.perf_counter(), time.process_time()
+    while time.perf_counter() - began < seconds:
+        for key, value in encoded[turn % len(encoded)]:
+            produce("flows", value, key, -1, delivered)
+        turn += 1
+        producer.poll(0)
+        while len(producer) > _IN_FLIGHT:
+            producer.poll(0.001)
+    assert producer.flush(60) == 0
+    wall, cpu = time.perf_counter() - began, time.process_time() - cpu_began
+    print(json.dumps({"flows": reported, "seconds": wall, "cpu_seconds": cpu, "errors": errors}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]))
