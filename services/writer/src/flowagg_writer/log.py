@@ -137,7 +137,8 @@ class Log:
         old.purge()
         deadline = time.monotonic() + _LAST_FLUSH_SECONDS
         while len(old) and time.monotonic() < deadline:
-            old.poll(0)
+            with contextlib.suppress(KafkaException):  # the same error again
+                old.poll(0)
             await asyncio.sleep(_POLL_SECONDS)
 
     async def append(self, batch: Batch, timeout_seconds: float) -> Position:
@@ -196,7 +197,10 @@ class Log:
 
     async def _serve_reports(self) -> None:
         while True:
-            self._producer.poll(0)
+            try:
+                self._producer.poll(0)
+            except KafkaException as error:  # so confluent-kafka tells a fatal error
+                self._fatal = str(error)
             if self._fatal is not None:
                 await self._replace_producer()
             if self._in_flight_bytes:
