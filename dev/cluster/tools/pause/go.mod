@@ -1,0 +1,3 @@
+module flow-aggregator/dev/cluster/tools/pause
+
+go 1.24.0
