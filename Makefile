@@ -26,7 +26,7 @@ help: ## List what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 # The workspace's environment, as uv.lock has it. uv itself is fetched where it is missing.
-.venv/.synced: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml dev/*/pyproject.toml)
+.venv/.synced: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml operator/pyproject.toml dev/*/pyproject.toml)
 	@uv=$$(./dev/find-uv.sh) && \
 	{ [ -x $(PYTHON) ] || "$$uv" venv --quiet --allow-existing --python '>=3.11,<3.14' .venv 2>/dev/null \
 	  || "$$uv" venv --quiet --allow-existing --python '>=3.11' .venv; } && \
@@ -64,7 +64,7 @@ mutations: .venv/.synced ## Switch off one guard at a time and say which seed or
 check: .venv/.synced ## Format, lint, types, import contracts, lock and docs drift
 	@.venv/bin/ruff format --check --quiet . || { echo "make format mends the formatting"; exit 1; }
 	@.venv/bin/ruff check --quiet .
-	@.venv/bin/mypy --no-error-summary libs services dev/stack/src dev/load/src benchmarks tests
+	@.venv/bin/mypy --no-error-summary libs services operator/src dev/stack/src dev/load/src dev/cluster/src benchmarks tests
 	@.venv/bin/lint-imports --no-cache > .venv/imports.txt || { cat .venv/imports.txt; exit 1; }
 	@uv=$$(./dev/find-uv.sh) && "$$uv" lock --check --quiet
 	@$(PYTHON) -m flowagg_stack reference --check
@@ -114,10 +114,18 @@ lock: ## Resolve the dependencies anew into uv.lock
 	@uv=$$(./dev/find-uv.sh) && "$$uv" lock --upgrade
 
 .PHONY: image
-image: ## Build a service's image (SERVICE=writer|consumer|reader, BASE=a Python image)
+image: ## Build a service's image (SERVICE=writer|consumer|reader|operator, BASE=a Python image)
 	@builder=$$(command -v docker || command -v podman || command -v buildah) \
 	  || { echo "install docker, podman or buildah to build images"; exit 1; }; \
 	"$$builder" build --build-arg SERVICE=$(SERVICE) --build-arg BASE=$(BASE) -t flow-aggregator/$(SERVICE):dev .
+
+.PHONY: e2e-up
+e2e-up: .venv/.synced ## Start a real single-node Kubernetes here, as root (builds it once), or take KUBECONFIG's
+	@$(PYTHON) -m flowagg_cluster up
+
+.PHONY: e2e-down
+e2e-down: .venv/.synced ## End that Kubernetes and all that ran on it
+	@$(PYTHON) -m flowagg_cluster down
 
 .PHONY: clean
 clean: ## Remove the environment and caches of this checkout

@@ -1,0 +1,1 @@
+"""FlowAggregator's operator: keeps what a FlowAggregator resource asks for."""
