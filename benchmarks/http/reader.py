@@ -5,8 +5,8 @@
 A real Kafka, a real Redis, a writer and a consumer; the reader stays on one core. One connection asks for the
 same hour again and again, each time after the answer before: cold (the hour has changed since), warm, and
 with the tag of the answer that the client has (304). Under load the writer takes half of the flows that
-bench-writer last reached (RATE), in other hours. Then POST-to-visible: from sending a POST of one flow until
-there is a fresh answer that holds it.
+the system got from POST to view on this machine a moment before (or RATE), in other hours. Then
+POST-to-visible: from sending a POST of one flow until there is a fresh answer that holds it.
 """
 
 import argparse
@@ -25,7 +25,6 @@ import httpx
 import msgspec
 from common import (
     JSON,
-    RESULTS,
     SERVER_CORE,
     Bars,
     Connection,
@@ -54,6 +53,9 @@ _SERVED_OVER: Final = 4
 _LONGEST_SECONDS: Final = 60
 _APPLY_SECONDS: Final = 5
 """of waiting for the record that makes an hour cold; past it the view cannot keep up with the load"""
+_AS_FAST_AS_IT_CAN: Final = 1e9
+"""flows a second that nothing reaches"""
+_SATURATED_SECONDS: Final = 8
 _INGEST: Final = Path(__file__).with_name("ingest.py")
 
 
@@ -111,7 +113,6 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=500, help="a measurement; a tenth of it for the largest hour")
     parser.add_argument("--rate", type=float, default=0, help="flows a second under load")
     given = parser.parse_args()
-    rate = given.rate or half_of_writer()
     provision.provision_wrk(print)
     with kafka_here() as (processes, kafka, _):
         redis = start_redis_binary(processes, provision.redis_server())
@@ -126,17 +127,8 @@ def main() -> None:
         consumer = start_service(processes, "consumer", settings)
         for service in (writer, reader, consumer):
             service.wait_ready()
-        measured = asyncio.run(measure(processes, writer, reader, given, rate))
+        measured = asyncio.run(measure(processes, writer, reader, consumer, given))
     report(measured, given)
-
-
-def half_of_writer() -> float:
-    """Half of the flows a second that bench-writer reached with 1,000 flows a POST. Raises SystemExit."""
-    file = RESULTS / "writer.json"
-    if not file.is_file():
-        raise SystemExit("make bench-writer first, or say RATE=flows a second")
-    reached: float = json.loads(file.read_text())["posts"]["1,000 flows"]["flows_a_second"]
-    return reached / 2
 
 
 def target(hour: int, consistency: str = "fresh") -> str:
@@ -150,7 +142,7 @@ def flow(number: int, hour: int) -> Flow:
 
 
 async def measure(
-    processes: Processes, writer: Service, reader: Service, given: argparse.Namespace, rate: float
+    processes: Processes, writer: Service, reader: Service, consumer: Service, given: argparse.Namespace
 ) -> dict[str, Any]:
     """Fill the hours and measure everything."""
     pair = Pair(writer, reader, Connection(writer.url), Connection(reader.url))
@@ -166,6 +158,7 @@ async def measure(
         pid = reader.child.process.pid
         memory[keys] = {"rss_mib": memory_mib(pid), "peak_rss_mib": memory_mib(pid, "VmHWM")}
     visible = {"idle": (await visible_times(pair, given.requests)).row()}
+    rate = given.rate or await half_of_system(processes, pair, consumer)
     print(f"{rate:,.0f} flows a second ...", flush=True)
     with under_load(processes, writer, rate) as ingested:
         await asyncio.sleep(2)
@@ -262,10 +255,11 @@ async def visible_times(pair: Pair, requests: int) -> Times:
 
 
 class Ingested:
-    """What the writer has taken, by its own count."""
+    """What a writer has taken, or a consumer has applied, by its own count."""
 
-    def __init__(self, writer: Service) -> None:
-        self._writer = writer
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._metric = re.compile(rf"^flowagg_{service.name}_flows_total (\S+)$", re.M)
         self.restart()
 
     def restart(self) -> None:
@@ -277,9 +271,21 @@ class Ingested:
         return (self._count() - self._flows) / (time.monotonic() - self._began)
 
     def _count(self) -> float:
-        match = re.search(r"^flowagg_writer_flows_total (\S+)$", httpx.get(f"{self._writer.url}/metrics").text, re.M)
+        match = self._metric.search(httpx.get(f"{self._service.url}/metrics").text)
         assert match is not None
         return float(match[1])
+
+
+async def half_of_system(processes: Processes, pair: Pair, consumer: Service) -> float:
+    """Half of the flows a second that this machine takes from POST to view, all of it working as fast as it can."""
+    with under_load(processes, pair.writer, _AS_FAST_AS_IT_CAN):
+        await asyncio.sleep(2)
+        applied = Ingested(consumer)
+        await asyncio.sleep(_SATURATED_SECONDS)
+        rate = applied.flows_a_second()
+    hour = HOURS[_BARRED]
+    assert await pair.wait_applied(hour, await pair.post([flow(0, hour)])), "the view does not get on"
+    return rate / 2
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from confluent_kafka import Producer
 from flowagg.flow import encode_key, encode_value
-from flowagg.idempotency import Mark, body_digest, encode_mark
+from flowagg.idempotency import Mark, body_digest
 from flowagg_stack.services import Service
 from flowagg_writer.murmur2 import partition_of
 
@@ -177,11 +177,11 @@ def test_a_repeat_counts_once_after_a_part_of_the_batch(
     for index, one in enumerate(flows):
         log_key = encode_key(one["src_app"], one["dest_app"], one["vpc_id"], one["hour"])
         partition = partition_of(log_key, PARTITIONS)
-        headers = encode_mark(Mark(key, body_digest(raw), counts[partition]))
+        mark = Mark(key, body_digest(raw), counts[partition])
         counts[partition] += 1
         if index in kept:
-            value = encode_value(one["bytes_tx"], one["bytes_rx"])
-            producer.produce(place.topic, value, log_key, headers=headers)  # type: ignore[arg-type]
+            value = encode_value(one["bytes_tx"], one["bytes_rx"], mark)
+            producer.produce(place.topic, value, log_key)
     assert producer.flush(30) == 0
     for _ in range(2):
         assert post(client, raw, key).status_code == 200

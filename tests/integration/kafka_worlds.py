@@ -9,7 +9,6 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 from confluent_kafka import IsolationLevel, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, OffsetSpec
-from flowagg.idempotency import Headers
 from flowagg_consumer import effects as fx
 from flowagg_consumer.log import Log
 from flowagg_consumer.partition import StopReason
@@ -32,7 +31,6 @@ class Record(NamedTuple):
 
     key: bytes | None
     value: bytes | None
-    headers: Headers | None = None
 
 
 class Seen(NamedTuple):
@@ -41,7 +39,6 @@ class Seen(NamedTuple):
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: Headers | None
     leader_epoch: int
 
 
@@ -354,7 +351,6 @@ class Real:
                 record.value,
                 record.key,
                 number,
-                headers=None if record.headers is None else list(record.headers),
                 on_delivery=lambda error, _: failed.append(error.str()) if error is not None else None,
             )
         assert producer.flush(SECONDS) == 0
@@ -427,10 +423,7 @@ def _once_there(ask: Callable[[], _T], what: str) -> _T:
 def _rows(run: Records) -> list[Seen]:
     """A run's records; its columns are as Records says."""
     count = len(run.offsets)
-    headers = run.headers if run.headers is not None else [None] * count
-    assert len(run.keys) == len(run.values) == len(headers) == count > 0
+    assert len(run.keys) == len(run.values) == len(run.timestamps) == len(list(run.timestamps)) == count > 0
     assert sorted(set(run.offsets)) == list(run.offsets)
     assert isinstance(run.offsets, range) == (run.offsets[-1] - run.offsets[0] == count - 1)
-    assert (run.headers is None) == (not any(headers))
-    assert run.headers is None or (run.timestamps is not None and len(run.timestamps) == count)
-    return [Seen(*row, run.leader_epoch) for row in zip(run.offsets, run.keys, run.values, headers, strict=True)]
+    return [Seen(*row, run.leader_epoch) for row in zip(run.offsets, run.keys, run.values, strict=True)]

@@ -39,10 +39,10 @@ def same_on_both(script: Callable[[World], _T], place: Place, protocol: str = "a
     return outcome
 
 
-def test_records_come_in_order_with_keys_values_and_headers_and_then_the_end(place: Place) -> None:
+def test_records_come_in_order_with_keys_and_values_and_then_the_end(place: Place) -> None:
     records = [
         Record(b"key", b"value"),
-        Record(b"key", b"value", [("flowagg-key", b"k"), ("flowagg-key", b"again"), ("none", None), ("empty", b"")]),
+        Record(b"key", b"again"),
         Record(None, None),
         Record(b"", b""),
         Record(b"key", None),

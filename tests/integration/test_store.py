@@ -59,6 +59,7 @@ def fold(partition: Partition, keys: int, first: int = 0, hours: int = 1) -> Bat
         [encode_key(f"app-{n}", "b", "c", n % hours) for n in range(keys)],
         [encode_value(2**53 - 1, n) for n in range(keys)],
         4,
+        [0] * keys,
     )
     examined = partition.examine(records)
     assert examined is not None

@@ -4,7 +4,6 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from flowagg.idempotency import Headers
 from flowagg_consumer import effects as fx
 from flowagg_consumer.partition import StopReason
 from flowagg_consumer.records import Records
@@ -19,7 +18,6 @@ class Entry:
 
     key: bytes | None
     value: bytes | None
-    headers: Headers | None
     time: int
     epoch: int
     state: str = "committed"
@@ -69,13 +67,11 @@ class Broker:
         self.members: list[Member] = []
         self.committed: dict[int, int] = {}
 
-    def append(
-        self, partition: int, key: bytes | None, value: bytes | None, headers: Headers | None, state: str = "committed"
-    ) -> int:
+    def append(self, partition: int, key: bytes | None, value: bytes | None, state: str = "committed") -> int:
         """Append a record; its offset."""
         log = self.topic.logs[partition]
         time = max(0, self.time - self._rng.choice([0, 0, 0, CLOCK_SKEW_MS]))
-        log.entries.append(Entry(key, value, headers, time, log.epoch, state))
+        log.entries.append(Entry(key, value, time, log.epoch, state))
         return log.end - 1
 
     def end_transaction(self, partition: int, *, commit: bool) -> None:
@@ -84,7 +80,7 @@ class Broker:
         for entry in log.entries:
             if entry.state == "open":
                 entry.state = "committed" if commit else "aborted"
-        log.entries.append(Entry(None, None, None, self.time, log.epoch, "control"))
+        log.entries.append(Entry(None, None, self.time, log.epoch, "control"))
 
     def recreate(self) -> None:
         """Delete the topic and make it again."""
@@ -201,13 +197,11 @@ class Member:
 
 def _columns(log: Log, offsets: list[int]) -> Records:
     entries = [log.entries[offset] for offset in offsets]
-    keyed = any(entry.headers for entry in entries)
     contiguous = offsets[-1] - offsets[0] == len(offsets) - 1
     return Records(
         range(offsets[0], offsets[-1] + 1) if contiguous else offsets,
         [entry.key for entry in entries],
         [entry.value for entry in entries],
         entries[0].epoch,
-        [entry.headers for entry in entries] if keyed else None,
         [entry.time for entry in entries],
     )

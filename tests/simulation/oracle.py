@@ -65,13 +65,16 @@ def _expire(state: State, entry: Entry, keep: int) -> None:
 
 
 def _count(state: State, offset: int, entry: Entry, rules: Rules) -> None:
-    if entry.headers:
-        named = dict(entry.headers)
-        parts = bytes(named.get("flowagg-mark") or b"").decode().split(" ", 2)  # type: ignore[arg-type]
-        if len(parts) != 3:
+    value = parse_value(entry.value)
+    if value is None:
+        state.dead.add(offset)
+        return
+    mark = value.get("mark")
+    if mark is not None:
+        if not _is_mark(mark):
             state.dead.add(offset)
             return
-        index, digest, key = parts
+        key, digest, index = mark[:3]
         state.time = max(state.time, entry.time)
         newest = state.time * 4 // rules.window
         state.marks = {k: mark for k, mark in state.marks.items() if mark[2] >= newest - 4}
@@ -79,9 +82,9 @@ def _count(state: State, offset: int, entry: Entry, rules: Rules) -> None:
         if known[0] != digest:
             state.dead.add(offset)
             return
-        if int(index) in known[1]:
+        if index in known[1]:
             return
-        known[1].add(int(index))
+        known[1].add(index)
     flow = parse(entry)
     if flow is None:
         state.dead.add(offset)
@@ -97,15 +100,24 @@ def _count(state: State, offset: int, entry: Entry, rules: Rules) -> None:
 
 def parse(entry: Entry) -> tuple[bytes, int, int, int] | None:
     """A record as (field, hour, bytes_tx, bytes_rx); None where it is no flow."""
-    key = parse_key(entry.key)
+    key, value = parse_key(entry.key), parse_value(entry.value)
+    return None if key is None or value is None else (*key, value["bytes_tx"], value["bytes_rx"])
+
+
+def parse_value(raw: bytes | None) -> dict[str, Any] | None:
+    """A record's value; None where it is none."""
     try:
-        value = json.loads(entry.value or b"")
+        value: dict[str, Any] = json.loads(raw or b"")
         numbers = [value["bytes_tx"], value["bytes_rx"]]
-    except (ValueError, TypeError, KeyError):
+        index = 0 if value.get("mark") is None else value["mark"][2]
+    except (ValueError, TypeError, KeyError, IndexError):
         return None
-    if key is None or not all(_natural(number) for number in numbers):
-        return None
-    return *key, numbers[0], numbers[1]
+    return value if all(_natural(number) for number in [*numbers, index]) else None
+
+
+def _is_mark(mark: list[Any]) -> bool:
+    key, digest = mark[:2]
+    return key.isascii() and key.isprintable() and 1 <= len(key) <= 128 and len(digest) == 32
 
 
 def parse_key(raw: bytes | None) -> tuple[bytes, int] | None:

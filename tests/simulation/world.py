@@ -320,15 +320,14 @@ class World:
         stop_at = rng.randrange(post.flows + 1) if rng.random() < 0.15 else None
         produced = 0
 
-        def produce(_: str, value: bytes, key: bytes, partition: int, report: Any, *rest: Any) -> None:
+        def produce(_: str, value: bytes, key: bytes, partition: int, report: Any) -> None:
             nonlocal produced
             if produced == stop_at:
                 raise ConnectionError("broker lost")
             produced += 1
-            headers = rest[2] if rest else None
             number = rng.randrange(len(broker.topic.logs)) if partition < 0 else partition
             broker.time += rng.randint(0, 20)
-            report(None, _Report(number, broker.append(number, key, value, headers)))
+            report(None, _Report(number, broker.append(number, key, value)))
 
         try:
             batch.check(known)
@@ -353,13 +352,16 @@ class World:
         number = rng.randrange(len(self.broker.topic.logs))
         key = rng.choice([b'[ "a0","b", "v" ,1]', b'["a0","\\u0062","v",1]', b"nonsense", None, b'["a","b","v",-1]'])
         value = rng.choice([b'{"bytes_tx":1,\n"bytes_rx":2}', b'{"bytes_rx":2,"bytes_tx":1,"x":[]}', b"x", None])
-        headers = [("flowagg-mark", b"1")] if rng.random() < 0.1 else None
+        if rng.random() < 0.1:
+            value = rng.choice(
+                [b'{"bytes_tx":1,"bytes_rx":2,"mark":["k","short",0]}', b'{"bytes_tx":1,"bytes_rx":2,"mark":[]}']
+            )
         one = b'{"bytes_tx":1,"bytes_rx":2}'
         values: list[bytes | None] = rng.choice(
             [[value], [value], [one + one, b""], [b'{"bytes_tx":1,', b'"bytes_rx":2}', one + one, one]]
         )
         for each in values:
-            self.broker.append(number, key, each, headers)
+            self.broker.append(number, key, each)
 
     def _transaction(self) -> None:
         rng = self.rng
@@ -369,7 +371,7 @@ class World:
             self.transactions.discard(number)
         else:
             for _ in range(rng.randint(1, 3)):
-                self.broker.append(number, b'["a0","b","v",1]', b'{"bytes_tx":1,"bytes_rx":1}', None, "open")
+                self.broker.append(number, b'["a0","b","v",1]', b'{"bytes_tx":1,"bytes_rx":1}', "open")
             self.transactions.add(number)
 
     def _replicate(self) -> None:
@@ -458,7 +460,7 @@ class World:
         self.trace("kafka", "truncate", (number, log.end))
         if self.rng.random() < 0.5:  # others take the lost offsets before anybody looks
             for _ in range(self.rng.randint(1, 5)):
-                self.broker.append(number, b'["a0","b","v",1]', b'{"bytes_tx":1,"bytes_rx":1}', None)
+                self.broker.append(number, b'["a0","b","v",1]', b'{"bytes_tx":1,"bytes_rx":1}')
             self._crash()
 
     def take_dead_letters(self, effect: fx.SendDeadLetters) -> None:

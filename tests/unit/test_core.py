@@ -64,7 +64,7 @@ class Driven:
 
 
 def records(first: int, count: int) -> Records:
-    return Records(range(first, first + count), [KEY] * count, [encode_value(1, 2)] * count, 0)
+    return Records(range(first, first + count), [KEY] * count, [encode_value(1, 2)] * count, 0, [0] * count)
 
 
 def test_a_partition_without_a_meta_begins_at_the_low_watermark() -> None:
@@ -176,7 +176,7 @@ def test_a_revoked_partition_is_forgotten_and_late_answers_are_ignored() -> None
 def test_the_wait_grows_while_dead_letters_are_not_taken_and_is_short_again_after() -> None:
     driven = Driven()
     driven.run_partition()
-    bad = Records(range(1), [b"no flow key"], [encode_value(1, 2)], 0)
+    bad = Records(range(1), [b"no flow key"], [encode_value(1, 2)], 0, [0])
     waits = []
     for taken in (False, False, False, True, False):
         driven.expect(fx.Fetch, fx.Fetched(records={0: [bad]}))
@@ -187,7 +187,7 @@ def test_the_wait_grows_while_dead_letters_are_not_taken_and_is_short_again_afte
             driven.command(fx.Apply)
             driven.expect(fx.Fetch, fx.Fetched())
             driven.expect(fx.Receive, True)
-            bad = Records(range(1, 2), [b"no flow key"], [encode_value(1, 2)], 0)
+            bad = Records(range(1, 2), [b"no flow key"], [encode_value(1, 2)], 0, [0])
             continue
         driven.expect(fx.Disconnect)
         waits.append(driven.core.loading[0].retry_at - driven.now)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 from flowagg.flow import encode_key, encode_value
-from flowagg.idempotency import Mark, encode_mark
+from flowagg.idempotency import Mark
 from flowagg.view import Meta, decode_hour
 from flowagg_consumer.marks import Window
 from flowagg_consumer.partition import Batch, DeadLetterReason, Fenced, Partition, Refetch
@@ -90,9 +90,9 @@ class Stored:
 def keyed(first: int, *flows: tuple[str, str, int, int], epoch: int = 0) -> Records:
     """Records of KEY, one byte each, with marks: (idempotency key, digest letter, index, time)."""
     count = len(flows)
-    headers = [encode_mark(Mark(key, digest * 32, index)) if key else None for key, digest, index, _ in flows]
+    values = [encode_value(1, 1, Mark(key, digest * 32, index) if key else None) for key, digest, index, _ in flows]
     times = [time for *_, time in flows]
-    return Records(range(first, first + count), [KEY] * count, [encode_value(1, 1)] * count, epoch, headers, times)
+    return Records(range(first, first + count), [KEY] * count, values, epoch, times)
 
 
 def records(first: int, *flows: tuple[bytes | None, int, int], epoch: int = 0) -> Records:
@@ -101,6 +101,7 @@ def records(first: int, *flows: tuple[bytes | None, int, int], epoch: int = 0) -
         [key for key, _, _ in flows],
         [encode_value(tx, rx) for _, tx, rx in flows],
         epoch,
+        [0] * len(flows),
     )
 
 
@@ -183,7 +184,7 @@ def test_a_gap_goes_on_only_when_a_second_fetch_shows_the_same() -> None:
 def test_a_batch_ends_before_a_gap_inside() -> None:
     stored = Stored()
     partition = stored.partition()
-    gappy = Records([0, 1, 4, 5], [KEY] * 4, [encode_value(1, 1)] * 4, 0)
+    gappy = Records([0, 1, 4, 5], [KEY] * 4, [encode_value(1, 1)] * 4, 0, [0] * 4)
     with pytest.raises(Refetch):
         stored.carry(partition, gappy)
     assert stored.position == 2
@@ -205,7 +206,7 @@ def test_a_record_that_is_no_flow_becomes_a_dead_letter_and_counts_nothing(
 ) -> None:
     stored = Stored()
     partition = stored.partition()
-    bad = Records(range(4), [KEY, KEY, key, KEY], [encode_value(1, 1)] * 2 + [value, encode_value(1, 1)], 0)
+    bad = Records(range(4), [KEY, KEY, key, KEY], [encode_value(1, 1)] * 2 + [value, encode_value(1, 1)], 0, [0] * 4)
     stored.carry(partition, bad)
     assert stored.dead == [(2, reason)]
     assert stored.state == (4, 0, {(1, FIELD): b"3 3"}, {1: 4})
@@ -286,13 +287,24 @@ def test_a_mark_is_found_again_for_the_window_and_is_gone_after_five_quarters_of
         assert len(stored.marks) == (2 if later < 31 * HOUR else 1)
 
 
-def test_headers_that_are_not_the_writers_make_a_dead_letter() -> None:
+@pytest.mark.parametrize(
+    "mark", [Mark("k", "short", 0), Mark("k", "A" * 32, 0), Mark("", "a" * 32, 0), Mark("é", "a" * 32, 0)]
+)
+def test_a_mark_that_is_not_the_writers_makes_a_dead_letter(mark: Mark) -> None:
     stored = Stored()
-    bad = keyed(0, ("k", "a", 0, 5))
-    broken = Records(bad.offsets, bad.keys, bad.values, 0, [[("flowagg-mark", b"0 short k")]], bad.timestamps)
+    broken = Records(range(2), [KEY] * 2, [encode_value(1, 1, mark), encode_value(1, 1)], 0, [5, 5])
     stored.carry(stored.partition(), broken)
     assert stored.dead == [(0, DeadLetterReason.INVALID_MARK)]
-    assert stored.totals == {}
+    assert stored.totals == {(1, FIELD): b"1 1"}
+
+
+@pytest.mark.parametrize("mark", [b"[]", b'["k"]', b'["k","d",-1]', b'["k","d",10000001]', b'["k","d","0"]', b"1"])
+def test_a_mark_of_another_shape_makes_the_value_invalid(mark: bytes) -> None:
+    stored = Stored()
+    value = b'{"bytes_tx":1,"bytes_rx":1,"mark":' + mark + b"}"
+    stored.carry(stored.partition(), Records(range(2), [KEY] * 2, [value, encode_value(1, 1)], 0, [5, 5]))
+    assert stored.dead == [(0, DeadLetterReason.INVALID_VALUE)]
+    assert stored.totals == {(1, FIELD): b"1 1"}
 
 
 keyed_logs = st.lists(

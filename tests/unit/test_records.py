@@ -63,7 +63,21 @@ def test_foreign_spellings_of_a_value_are_read(value: bytes) -> None:
 
 counts = st.integers(0, 2**53 - 1)
 fragments = st.sampled_from(
-    [b"{", b"}", b"\n", b",", b'"', b'"bytes_tx":1', b'"bytes_rx":2', b"[", b"]", b" ", b'"x":']
+    [
+        b"{",
+        b"}",
+        b"\n",
+        b",",
+        b'"',
+        b'"bytes_tx":1',
+        b'"bytes_rx":2',
+        b"[",
+        b"]",
+        b" ",
+        b'"x":',
+        b'"mark":',
+        b'["k","d",0]',
+    ]
 )
 documents = st.builds(lambda tx, rx: json.dumps({"bytes_tx": tx, "bytes_rx": rx}).encode(), counts, counts)
 values_ = st.lists(
@@ -81,5 +95,5 @@ def test_the_one_call_agrees_with_value_by_value(values: list[bytes]) -> None:
 
 
 def test_records_after_an_offset() -> None:
-    records = Records(range(5, 9), [b"a", b"b", b"c", b"d"], [ONE] * 4, 0)
-    assert records.after(6) == Records(range(7, 9), [b"c", b"d"], [ONE] * 2, 0)
+    records = Records(range(5, 9), [b"a", b"b", b"c", b"d"], [ONE] * 4, 0, [1, 2, 3, 4])
+    assert records.after(6) == Records(range(7, 9), [b"c", b"d"], [ONE] * 2, 0, [3, 4])

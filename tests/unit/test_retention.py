@@ -20,7 +20,7 @@ def records(first: int, *flows: tuple[int, int]) -> Records:
     """Records of one byte each way: (hour, log time)."""
     keys = [encode_key("foo", "bar", "vpc-0", hour) for hour, _ in flows]
     offsets = range(first, first + len(flows))
-    return Records(offsets, keys, [encode_value(1, 1)] * len(flows), 0, None, [time for _, time in flows])
+    return Records(offsets, keys, [encode_value(1, 1)] * len(flows), 0, [time for _, time in flows])
 
 
 class Stored:
@@ -106,7 +106,7 @@ def test_a_record_that_is_no_flow_moves_the_time_but_is_no_hour_in_use() -> None
     stored = Stored()
     stored.at_once((5, 0))
     rest = records(1, (6, 9000))
-    stored.carry(stored.partition(), Records(rest.offsets, [b"no key"], rest.values, 0, None, rest.timestamps))
+    stored.carry(stored.partition(), Records(rest.offsets, [b"no key"], rest.values, 0, rest.timestamps))
     assert (sorted(stored.hours), stored.floor) == ([5], 0)
     stored.at_once((6, 9050))
     assert sorted(stored.hours) == [5, 6]

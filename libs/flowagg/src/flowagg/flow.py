@@ -5,12 +5,14 @@ JSON object of six fields; in the log it is a key (the flow key) and a value (th
 """
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from flowagg.errors import FlowaggError
+from flowagg.idempotency import Mark
 
 MAX_NAME_CHARACTERS: Final = 256
 """Most characters (code points) of src_app, dest_app and vpc_id."""
@@ -35,11 +37,12 @@ class Flow(msgspec.Struct, frozen=True, gc=False):
     bytes_rx: Natural
 
 
-class ByteCounts(msgspec.Struct, frozen=True, gc=False):
-    """The value of a log record: bytes sent and received, 0..2^53-1 each."""
+class ByteCounts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The value of a log record: bytes sent and received, 0..2^53-1 each; and the mark, where its POST had a key."""
 
     bytes_tx: Natural
     bytes_rx: Natural
+    mark: Mark | None = None
 
 
 class InvalidFlow(FlowaggError):
@@ -63,6 +66,7 @@ _decode_flow = msgspec.json.Decoder(Flow).decode
 _decode_lines = msgspec.json.Decoder(Flow).decode_lines
 _decode_key = msgspec.json.Decoder(FlowKey).decode
 encode_json = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 """Compact JSON of anything: of a tuple of a flow key's parts its canonical key, of ByteCounts a canonical value."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -148,9 +152,16 @@ def encode_key(src_app: str, dest_app: str, vpc_id: str, hour: int) -> bytes:
     return encode_json((src_app, dest_app, vpc_id, hour))
 
 
-def encode_value(bytes_tx: int, bytes_rx: int) -> bytes:
-    """The canonical value of a flow in the log: `{"bytes_tx":100,"bytes_rx":300}`."""
-    return encode_json(ByteCounts(bytes_tx, bytes_rx))
+def encode_value(bytes_tx: int, bytes_rx: int, mark: Mark | None = None) -> bytes:
+    """The canonical value of a flow in the log: `{"bytes_tx":100,"bytes_rx":300}`; with a mark one more member."""
+    return encode_json(ByteCounts(bytes_tx, bytes_rx, mark))
+
+
+def encode_column(items: Sequence[FlowKey | ByteCounts]) -> list[bytes]:
+    """Keys or values, encoded as encode_key and encode_value do. In one call: half the time of many."""
+    lines = _encode_lines(items).split(b"\n")  # a string holds no line end: JSON escapes it
+    lines.pop()  # behind the last line's end
+    return lines
 
 
 def decode_key(raw: bytes | None) -> FlowKey:

@@ -2,9 +2,9 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, TopicDescription
@@ -54,7 +54,6 @@ class Log:
         self._timeout_seconds = settings.kafka_timeout_seconds
         self._batch_records = settings.batch_records
         self._linger_seconds = settings.batch_linger_ms / 1000
-        self._timed = settings.retention_hours is not None
         self._revoked: list[int] = []
         self._assigned: list[int] = []
         self._commit_failed = False
@@ -107,7 +106,7 @@ class Log:
             messages += self._consumer.consume(self._batch_records - 1, self._linger_seconds)
         revoked, assigned, self._revoked, self._assigned = self._revoked, self._assigned, [], []
         failed, self._commit_failed = self._commit_failed, False
-        return _sort_out(messages, revoked, assigned, failed, timed=self._timed)
+        return _sort_out(messages, revoked, assigned, failed)
 
     def start_describe(self) -> "Future[TopicDescription]":
         """Start a description of the topic; resolve it with await_topic()."""
@@ -298,9 +297,7 @@ def _speaks_consumer_protocol(settings: ConsumerSettings) -> bool:
     return False
 
 
-def _sort_out(
-    messages: list[Message], revoked: list[int], assigned: list[int], commit_failed: bool, *, timed: bool
-) -> fx.Fetched:
+def _sort_out(messages: list[Message], revoked: list[int], assigned: list[int], commit_failed: bool) -> fx.Fetched:
     by_partition: dict[int, list[Message]] = {}
     stops: dict[int, tuple[StopReason, str]] = {}
     ends: dict[int, int] = {}
@@ -324,30 +321,51 @@ def _sort_out(
             stops[number] = StopReason.LOG_TRUNCATED if truncated else _STOPS[error.code()], error.str()
         else:
             errors.append(f"{error.name()}: {error.str()}")
-    records = {number: _columns(found, timed=timed) for number, found in by_partition.items()}
+    records = {number: _columns(found) for number, found in by_partition.items()}
     return fx.Fetched(revoked, assigned, records, ends, stops, errors, commit_failed)
 
 
-def _columns(messages: list[Message], *, timed: bool) -> list[Records]:
-    """Messages of one partition as columns, split where the leader epoch changes. timed: with their log times."""
+def _columns(messages: list[Message]) -> list[Records]:
+    """Messages of one partition as columns, split where the leader epoch changes."""
     first, last = messages[0], messages[-1]
     if first.leader_epoch() != last.leader_epoch():
         split = next(place for place, message in enumerate(messages) if message.leader_epoch() != first.leader_epoch())
-        return _columns(messages[:split], timed=timed) + _columns(messages[split:], timed=timed)
+        return _columns(messages[:split]) + _columns(messages[split:])
     start, stop = _offset(first), _offset(last)
     contiguous = stop - start == len(messages) - 1  # offsets ascend
-    headers = [message.headers() for message in messages]
-    keyed = any(headers)
     return [
         Records(
             offsets=range(start, stop + 1) if contiguous else [_offset(message) for message in messages],
             keys=[message.key() for message in messages],
             values=[message.value() for message in messages],
             leader_epoch=_epoch(last.leader_epoch()),
-            headers=headers if keyed else None,  # type: ignore[arg-type] # messages give lists, never dictionaries
-            timestamps=[message.timestamp()[1] for message in messages] if keyed or timed else None,
+            timestamps=_Timestamps(messages),
         )
     ]
+
+
+class _Timestamps(Sequence[int]):
+    """The log-append times of messages, taken from them when they are looked at: few records need theirs."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self._messages = messages
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def __iter__(self) -> Iterator[int]:
+        return (message.timestamp()[1] for message in self._messages)
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[int]: ...
+
+    def __getitem__(self, place: int | slice) -> int | Sequence[int]:
+        if isinstance(place, slice):
+            return _Timestamps(self._messages[place])
+        return self._messages[place].timestamp()[1]
 
 
 def _epoch(epoch: int | None) -> int:

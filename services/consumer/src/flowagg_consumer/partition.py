@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 from flowagg.flow import ByteCounts, InvalidFlow, decode_key, encode_key
-from flowagg.idempotency import InvalidMark, Mark, decode_mark
+from flowagg.idempotency import InvalidMark, Mark
 from flowagg.view import HourMark, Meta, decode_totals, encode_hour, encode_totals, totals_field
 
 from flowagg_consumer.marks import ENTRY_BYTES, NO_TIME, MarkEntry, Verdict, Window, decode_entry
@@ -61,7 +61,7 @@ class DeadLetterReason(StrEnum):
 
     INVALID_KEY = "InvalidKey"
     INVALID_VALUE = "InvalidValue"
-    INVALID_MARK = "InvalidIdempotencyHeaders"
+    INVALID_MARK = "InvalidIdempotencyMark"
     KEY_REUSED = "IdempotencyKeyReused"
     EXPIRED_HOUR = "ExpiredHour"
 
@@ -193,22 +193,14 @@ class Partition:
         if accepted is None:
             return None
         accepted, tick = self._cut_at_tick(accepted)
-        found: dict[int, Mark | InvalidMark] = {}
-        if accepted.headers is not None:
-            for place, headers in enumerate(accepted.headers):
-                try:
-                    mark = decode_mark(headers)
-                except InvalidMark as error:
-                    found[place] = error
-                else:
-                    if mark is not None:
-                        found[place] = mark
+        values = decode_values(accepted.values)
+        found = _marks(values)
         keys = dict.fromkeys(mark.key for mark in found.values() if isinstance(mark, Mark))
         last = accepted.offsets[-1]
         return Examined(
             records=accepted,
             position=last + 1,
-            values=decode_values(accepted.values),
+            values=values,
             marks=found,
             unknown_marks=[] if self._pristine else [key for key in keys if key not in self._marks],
             tick=tick,
@@ -401,8 +393,10 @@ class Partition:
 
     def _cut_at_tick(self, records: Records) -> tuple[Records, int | None]:
         """The records before a new tick of retention; or from one on, before the next, with the tick's start."""
+        if self._retention.keep_ms is None:
+            return records, None
         times = records.timestamps
-        if times is None or self._retention.tick(max(times)) <= self.tick:
+        if self._retention.tick(max(times)) <= self.tick:
             return records, None
         tick_of = self._retention.tick
         now = max(self.tick, tick_of(times[0]))
@@ -444,14 +438,11 @@ class Partition:
         for place, reason in examined.values.bad.items():
             counted[place] = False
             batch.dead.append(_dead(records, records.offsets[place], DeadLetterReason.INVALID_VALUE, reason))
-        if records.timestamps is None:
-            return counted
         for place, mark in examined.marks.items():
             offset = records.offsets[place]
             if isinstance(mark, InvalidMark):
-                if counted[place]:
-                    counted[place] = False
-                    batch.dead.append(_dead(records, offset, DeadLetterReason.INVALID_MARK, str(mark)))
+                counted[place] = False
+                batch.dead.append(_dead(records, offset, DeadLetterReason.INVALID_MARK, str(mark)))
                 continue
             now = max(batch.time, records.timestamps[place])
             batch.expired += window.expired(batch.time, now)
@@ -463,14 +454,31 @@ class Partition:
             if verdict is Verdict.NEW:
                 batch.marks[mark.key] = entry
                 continue
-            alive, counted[place] = counted[place], False  # a record has one dead letter at most
-            if verdict is Verdict.OTHER_BODY and alive:
+            counted[place] = False
+            if verdict is Verdict.OTHER_BODY:
                 detail = f"the Idempotency-Key {mark.key!r} stands for another body"
                 batch.dead.append(_dead(records, offset, DeadLetterReason.KEY_REUSED, detail))
         # A mark that a later record of the same batch has ended is not written any more.
         live = window.live(batch.time)
         batch.marks = {key: entry for key, entry in batch.marks.items() if entry.bucket in live}
         return counted
+
+
+def _marks(values: Decoded) -> dict[int, Mark | InvalidMark]:
+    """The marks of a column of values, by place."""
+    marked = {place: value.mark for place, value in enumerate(values.counts) if value.mark is not None}
+    found: dict[int, Mark | InvalidMark] = {}
+    good: set[tuple[str, str]] = set()  # the records of one POST share their key and digest
+    for place, mark in marked.items():
+        if (mark.key, mark.digest) not in good:
+            try:
+                mark.check()
+            except InvalidMark as error:
+                found[place] = error
+                continue
+            good.add((mark.key, mark.digest))
+        found[place] = mark
+    return found
 
 
 def _dead(records: Records, offset: int, reason: DeadLetterReason, detail: str) -> DeadLetter:

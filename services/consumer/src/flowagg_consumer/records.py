@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import msgspec
 from flowagg.flow import ByteCounts
-from flowagg.idempotency import Headers
 
 _decoder = msgspec.json.Decoder(ByteCounts)
 
@@ -15,17 +14,15 @@ _decoder = msgspec.json.Decoder(ByteCounts)
 class Records:
     """Consecutive records of one partition, as columns of one length, in offset order.
 
-    leader_epoch: of all of them (whoever fetches splits where it changes). headers: None where no record
-    has any. timestamps (log-append time in milliseconds): None where nothing needs them, neither
-    headers nor retention.
+    leader_epoch: of all of them (whoever fetches splits where it changes). timestamps: log-append
+    times in milliseconds, looked at where a record has a mark or hours expire.
     """
 
     offsets: Sequence[int]
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
     leader_epoch: int
-    headers: Sequence[Headers | None] | None = None
-    timestamps: Sequence[int] | None = None
+    timestamps: Sequence[int]
 
     def between(self, start: int, stop: int) -> "Records":
         """The records at places start..stop-1 of the columns."""
@@ -34,8 +31,7 @@ class Records:
             self.keys[start:stop],
             self.values[start:stop],
             self.leader_epoch,
-            None if self.headers is None else self.headers[start:stop],
-            None if self.timestamps is None else self.timestamps[start:stop],
+            self.timestamps[start:stop],
         )
 
     def after(self, offset: int) -> "Records":
