@@ -40,7 +40,7 @@ run: .venv/.synced ## Run the whole system here and post the sample (PORT=8080)
 .PHONY: test
 test: .venv/.synced ## Run the tests, on a real Kafka and a real Redis that they start themselves
 	@$(PYTHON) -m flowagg_stack provision
-	@$(PYTHON) -m pytest -m 'not cluster' $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -m 'not cluster and not e2e' $(PYTEST_ARGS)
 
 .PHONY: test-cluster
 test-cluster: .venv/.synced ## Run the tests on three Kafka brokers and a Redis Sentinel set
@@ -122,6 +122,18 @@ image: ## Build a service's image (SERVICE=writer|consumer|reader|operator, BASE
 .PHONY: e2e-up
 e2e-up: .venv/.synced ## Start a real single-node Kubernetes here, as root (builds it once), or take KUBECONFIG's
 	@$(PYTHON) -m flowagg_cluster up
+
+.PHONY: e2e
+e2e: e2e-up ## Run the end-to-end tests on that Kubernetes (E2E_FULL=1: the long ones too)
+	@$(PYTHON) -m flowagg_cluster image
+	@$(PYTHON) -m flowagg_cluster standins
+	@$(PYTHON) -m pytest tests/e2e -m e2e $(PYTEST_ARGS)
+
+.PHONY: e2e-rounds
+e2e-rounds: e2e-up ## Time fail-overs of the active writer and reader: SIGTERM, kill -9, SIGSTOP (ROUNDS=20)
+	@$(PYTHON) -m flowagg_cluster image
+	@$(PYTHON) -m flowagg_cluster standins
+	@$(PYTHON) -m tests.e2e.rounds --rounds $(ROUNDS)
 
 .PHONY: e2e-down
 e2e-down: .venv/.synced ## End that Kubernetes and all that ran on it
