@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from flowagg.errors import FlowaggError
 from flowagg.kafka import (
@@ -55,7 +55,6 @@ class Log:
     def __init__(self, settings: WriterSettings) -> None:
         self._settings = settings
         self._topic_name = settings.kafka_topic
-        self._producers = 0
         self._fatal: str | None = None
         self._producer = self._new_producer()
         self._admin = AdminClient(admin_properties(settings, "writer"))
@@ -70,7 +69,6 @@ class Log:
 
     def _new_producer(self) -> Producer:
         settings = self._settings
-        self._producers = number = self._producers + 1
         own = {
             "enable.idempotence": True,  # with it acks=all, and order kept over retries
             "partitioner": "murmur2_random",  # the Java clients' partitioner
@@ -81,7 +79,7 @@ class Log:
             # Bounded here instead, in bytes and before anything of a batch is produced:
             "queue.buffering.max.messages": 0,
             "queue.buffering.max.kbytes": 2 * settings.max_in_flight_bytes // 1024,
-            "error_cb": lambda error: self._on_error(error, number),
+            "error_cb": log_error,  # a fatal error comes as an exception of poll
         }
         return Producer(client_properties(settings, "writer", own))
 
@@ -97,11 +95,7 @@ class Log:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         # Every POST has been answered by now; what is left is of POSTs that have timed out.
-        deadline = time.monotonic() + _LAST_FLUSH_SECONDS
-        while len(self._producer) and time.monotonic() < deadline:
-            self._producer.poll(0)
-            await asyncio.sleep(_POLL_SECONDS)
-        left = len(self._producer)
+        left = await _flush(self._producer)
         if left:
             _log.error(
                 "records were not delivered before the end; no client was told that they were",
@@ -120,12 +114,6 @@ class Log:
         ended = [task for task in self._tasks if task.done()]
         return f"a task of the writer has ended: {ended[0]!r}" if ended else None
 
-    def _on_error(self, error: KafkaError, producer: int) -> None:
-        log_error(error)
-        if error.fatal() and producer == self._producers:
-            self._fatal = error.str()
-            self._wake.set()
-
     async def _replace_producer(self) -> None:
         """Put a new producer in the place of one that takes no more records.
 
@@ -135,11 +123,7 @@ class Log:
         _log.error("the producer has failed for good; a new one takes its place", extra={"reason": self._fatal})
         old, self._producer, self._fatal = self._producer, self._new_producer(), None
         old.purge()
-        deadline = time.monotonic() + _LAST_FLUSH_SECONDS
-        while len(old) and time.monotonic() < deadline:
-            with contextlib.suppress(KafkaException):  # the same error again
-                old.poll(0)
-            await asyncio.sleep(_POLL_SECONDS)
+        await _flush(old)
 
     async def append(self, batch: Batch, timeout_seconds: float) -> Position:
         """Append one record per flow; the position that holds them all.
@@ -235,3 +219,13 @@ class Log:
             if self._failures:
                 wait = min(0.5, wait)
             await asyncio.sleep(max(0.0, began + wait - time.monotonic()))
+
+
+async def _flush(producer: Producer) -> int:
+    """Serve a producer's last reports, for a bounded time; how many records have none yet."""
+    deadline = time.monotonic() + _LAST_FLUSH_SECONDS
+    while len(producer) and time.monotonic() < deadline:
+        with contextlib.suppress(KafkaException):  # of a fatal error, told again
+            producer.poll(0)
+        await asyncio.sleep(_POLL_SECONDS)
+    return len(producer)
