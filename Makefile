@@ -23,7 +23,7 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 
 .PHONY: help
 help: ## List what make can do
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 # The workspace's environment, as uv.lock has it. uv itself is fetched where it is missing.
 .venv/.synced: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml operator/pyproject.toml dev/*/pyproject.toml)
@@ -40,6 +40,7 @@ run: .venv/.synced ## Run the whole system here and post the sample (PORT=8080)
 .PHONY: test
 test: .venv/.synced ## Run the tests, on a real Kafka and a real Redis that they start themselves
 	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) -m flowagg_cluster build helm helm3
 	@$(PYTHON) -m pytest -m 'not cluster and not e2e' $(PYTEST_ARGS)
 
 .PHONY: test-cluster
@@ -64,7 +65,7 @@ mutations: .venv/.synced ## Switch off one guard at a time and say which seed or
 check: .venv/.synced ## Format, lint, types, import contracts, lock and docs drift
 	@.venv/bin/ruff format --check --quiet . || { echo "make format mends the formatting"; exit 1; }
 	@.venv/bin/ruff check --quiet .
-	@.venv/bin/mypy --no-error-summary libs services operator/src dev/stack/src dev/load/src dev/cluster/src benchmarks tests
+	@.venv/bin/mypy --no-error-summary libs services operator/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests benchmarks tests
 	@.venv/bin/lint-imports --no-cache > .venv/imports.txt || { cat .venv/imports.txt; exit 1; }
 	@uv=$$(./dev/find-uv.sh) && "$$uv" lock --check --quiet
 	@$(PYTHON) -m flowagg_stack reference --check
@@ -134,6 +135,10 @@ e2e-rounds: e2e-up ## Time fail-overs of the active writer and reader: SIGTERM, 
 	@$(PYTHON) -m flowagg_cluster image
 	@$(PYTHON) -m flowagg_cluster standins
 	@$(PYTHON) -m tests.e2e.rounds --rounds $(ROUNDS)
+
+.PHONY: e2e-lifecycle
+e2e-lifecycle: .venv/.synced ## Bring a second cluster up and down from every half-finished state
+	@$(PYTHON) -m pytest dev/cluster/tests $(PYTEST_ARGS)
 
 .PHONY: e2e-down
 e2e-down: .venv/.synced ## End that Kubernetes and all that ran on it

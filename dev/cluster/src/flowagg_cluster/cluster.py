@@ -1,39 +1,36 @@
 """The cluster as a whole: up, down, status."""
 
-import contextlib
-import fcntl
 import json
 import os
 import shutil
 import string
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final
 
 from flowagg_stack.processes import wait_until
 
 from flowagg_cluster import configuration, credentials, images, packages, tools
-from flowagg_cluster.layout import HOST_LINK, NODE_IP, NODE_NAME, Layout
+from flowagg_cluster.layout import HOST_LINK, NODE_IP, NODE_NAME, Layout, direct
+from flowagg_cluster.locks import alone
 from flowagg_cluster.namespaces import ClusterFailed, end_node, node_process, start_node
 
 _MANIFESTS: Final = Path(__file__).parent / "manifests"
 _API_SECONDS: Final = 60.0
 _PODS_SECONDS: Final = 120.0
+_HTTP_SECONDS: Final = 2.0
 _DEPLOYMENTS: Final = (("kube-system", "coredns"), ("traefik", "traefik"))
 
 
 def up(layout: Layout, say: Callable[[str], None]) -> None:
     """Bring the cluster up, from any state. Raises a FlowaggError that says what to do."""
-    foreign = os.environ.get("KUBECONFIG")
-    if foreign and Path(foreign) != layout.kubeconfig:
-        say(f"KUBECONFIG names a cluster of yours ({foreign}): using that, starting none.")
-        return
     prepare(layout, say)
     started = time.monotonic()
-    with _alone(layout):
+    with alone(layout.lock):
         if is_up(layout):
             say("The cluster is up already.")
         else:
@@ -46,15 +43,15 @@ def up(layout: Layout, say: Callable[[str], None]) -> None:
 def prepare(layout: Layout, say: Callable[[str], None]) -> None:
     """Install and build what is missing; the first time takes a while. Raises Missing or BuildFailed."""
     packages.require_linux_root()
-    with _alone(layout):
+    with alone(layout.lock):
         packages.provision(say)
-        tools.build(say)
+        tools.build(tools.MODULES, say)
 
 
 def down(layout: Layout, *, with_images: bool = False) -> None:
     """Take everything away but what is cached; with_images: the node's images, too."""
     packages.require_linux_root()
-    with _alone(layout):
+    with alone(layout.lock):
         _tear_down(layout)
         if with_images:
             shutil.rmtree(layout.images, ignore_errors=True)
@@ -62,7 +59,9 @@ def down(layout: Layout, *, with_images: bool = False) -> None:
 
 def is_up(layout: Layout) -> bool:
     """Whether the node runs, is Ready, and the cluster's own pods are available."""
-    return node_process(layout) is not None and _node_is_ready(layout) and _pods_are_ready(layout)
+    return (
+        node_process(layout) is not None and _node_is_ready(layout) and _pods_are_ready(layout) and _ingress_answers()
+    )
 
 
 def status(layout: Layout, say: Callable[[str], None]) -> bool:
@@ -80,7 +79,8 @@ def kubectl(
 ) -> subprocess.CompletedProcess[str]:
     """Run kubectl as the administrator. Raises ClusterFailed when check is true and it fails."""
     command = [str(tools.program("kubectl")), f"--kubeconfig={layout.kubeconfig}", "--request-timeout=10s", *arguments]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    environment = direct(os.environ)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, env=environment, check=False)
     if check and done.returncode != 0:
         raise ClusterFailed(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
     return done
@@ -104,6 +104,7 @@ def _start(layout: Layout, say: Callable[[str], None]) -> None:
             _wait(partial(_applies, layout, text), f"applying {manifest.name}", _API_SECONDS)
         _wait(lambda: _node_is_ready(layout), "the node to be Ready", _PODS_SECONDS)
         _wait(lambda: _pods_are_ready(layout), "CoreDNS and Traefik", _PODS_SECONDS)
+        _wait(_ingress_answers, f"http://{NODE_IP}", _PODS_SECONDS)
     except Exception as error:
         error.add_note(kubectl(layout, "get", "nodes,pods,events", "--all-namespaces", check=False).stdout)
         error.add_note(f"Logs: {layout.logs}. The next make e2e-up starts anew.")
@@ -149,10 +150,13 @@ def _pods_are_ready(layout: Layout) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _alone(layout: Layout) -> Iterator[None]:
-    """Wait until no other up or down of this cluster is at work."""
-    layout.lock.parent.mkdir(parents=True, exist_ok=True)
-    with layout.lock.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _ingress_answers() -> bool:
+    """Whether Traefik's Service is there in the node's rules, too: they follow a moment after the pod."""
+    connection = HTTPConnection(NODE_IP, timeout=_HTTP_SECONDS)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status > 0
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()

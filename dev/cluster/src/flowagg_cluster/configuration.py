@@ -4,9 +4,10 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from flowagg_cluster.layout import CGROUP, CLUSTER_DOMAIN, DNS_IP, NODE_IP, NODE_NAME, POD_CIDR, Layout
+from flowagg_cluster.layout import CLUSTER_DOMAIN, DNS_IP, NODE_IP, NODE_NAME, POD_CIDR, Layout
 from flowagg_cluster.packages import CNI_PLUGINS
 from flowagg_cluster.tools import COREDNS, PAUSE, TRAEFIK
+from flowagg_cluster.volumes import PROVISIONER, STORAGE_CLASS
 
 CRI_PLUGIN: Final = "io.containerd.grpc.v1.cri"
 _UNUSED_PLUGINS: Final = (
@@ -100,7 +101,7 @@ def kubelet(layout: Layout) -> str:
             "clusterDomain": CLUSTER_DOMAIN,
             "resolvConf": str(layout.configuration / "resolv.conf"),
             "cgroupDriver": "cgroupfs",
-            "cgroupRoot": f"/{CGROUP}",
+            "cgroupRoot": f"/{layout.cgroup}",
             "enforceNodeAllocatable": [],
             "failCgroupV1": False,
             "failSwapOn": False,
@@ -149,6 +150,8 @@ def values() -> dict[str, str]:
         "domain": CLUSTER_DOMAIN,
         "coredns_image": COREDNS.image,
         "traefik_image": TRAEFIK.image,
+        "storage_class": STORAGE_CLASS,
+        "provisioner": PROVISIONER,
     }
 
 

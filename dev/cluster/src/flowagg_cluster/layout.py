@@ -1,6 +1,8 @@
 """Where things are: the cluster's addresses and its folders."""
 
+import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,7 +23,6 @@ CLUSTER_DOMAIN: Final = "cluster.local"
 API_URL: Final = f"https://{NODE_IP}:6443"
 HOST_LINK: Final = "flowagg-node"
 """The machine's end of the one link to the node."""
-CGROUP: Final = "flowagg-cluster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,11 @@ class Layout:
         return self.state / "etcd"
 
     @property
+    def cgroup(self) -> str:
+        """The cgroup that holds all pods: its own for each cluster, so that one's end never touches another's."""
+        return f"flowagg-{hashlib.sha256(str(self.state).encode()).hexdigest()[:8]}"
+
+    @property
     def lock(self) -> Path:
         """Held while up or down works; beside the state, since the state is deleted."""
         return self.state.with_name(f"{self.state.name}.lock")
@@ -73,3 +79,8 @@ def default_layout() -> Layout:
         state=Path(base) / "flow-aggregator" / "cluster",
         images=cache_directory() / "cluster-images",
     )
+
+
+def direct(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without proxies: none of them knows the way to the cluster's addresses."""
+    return {name: value for name, value in environment.items() if not name.lower().endswith("_proxy")}

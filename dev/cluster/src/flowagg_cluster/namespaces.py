@@ -16,7 +16,6 @@ from flowagg.errors import FlowaggError
 from flowagg_stack.processes import wait_until
 
 from flowagg_cluster.layout import (
-    CGROUP,
     HOST_IP,
     HOST_LINK,
     LINK_BITS,
@@ -25,6 +24,7 @@ from flowagg_cluster.layout import (
     POD_CIDR,
     SERVICE_CIDR,
     Layout,
+    direct,
 )
 from flowagg_cluster.node import NODE_LINK
 from flowagg_cluster.tools import search_path
@@ -40,7 +40,7 @@ class ClusterFailed(FlowaggError):
 def start_node(layout: Layout) -> None:
     """Start the node's process 1 and link it to the machine."""
     _refuse_overlapping_routes()
-    _make_cgroups()
+    _make_cgroups(layout)
     command = ["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
     command += ["--mount-proc", sys.executable, "-m", "flowagg_cluster.node", str(layout.state), str(layout.images)]
     with (layout.logs / "node.log").open("ab") as log:
@@ -49,7 +49,7 @@ def start_node(layout: Layout) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"PATH": search_path()},
+            env=direct(os.environ) | {"PATH": search_path()},
             cwd="/",
             start_new_session=True,
         )
@@ -83,7 +83,7 @@ def end_node(layout: Layout) -> None:
             os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not any(_lives(pid) for pid in ending), "the end of the node", _END_SECONDS)
     subprocess.run(["ip", "link", "delete", HOST_LINK], capture_output=True, check=False)
-    _remove_cgroups()
+    _remove_cgroups(layout)
 
 
 def _processes(layout: Layout) -> list[int]:
@@ -117,15 +117,15 @@ def _refuse_overlapping_routes() -> None:
             raise ClusterFailed(f"this machine routes {route['dst']}, which the cluster would use: see layout.py")
 
 
-def _cgroups() -> list[Path]:
+def _cgroups(layout: Layout) -> list[Path]:
     """The node's cgroup in each controller's tree (v1), or in the one tree (v2)."""
     trees = [_CGROUPS] if (_CGROUPS / "cgroup.controllers").exists() else sorted(_CGROUPS.iterdir())
-    return [tree / CGROUP for tree in trees if (tree / "cgroup.procs").exists()]
+    return [tree / layout.cgroup for tree in trees if (tree / "cgroup.procs").exists()]
 
 
-def _make_cgroups() -> None:
+def _make_cgroups(layout: Layout) -> None:
     """Make the cgroup that the kubelet puts all pods below."""
-    for cgroup in _cgroups():
+    for cgroup in _cgroups(layout):
         cgroup.mkdir(exist_ok=True)
         for name in ("cpuset.cpus", "cpuset.mems"):
             # In v1 a cpuset starts without any CPU, and nothing can be started in it.
@@ -133,10 +133,10 @@ def _make_cgroups() -> None:
                 (cgroup / name).write_text(_read(cgroup.parent / name), encoding="ascii")
 
 
-def _remove_cgroups() -> None:
+def _remove_cgroups(layout: Layout) -> None:
     """End what is left in the node's cgroups, then remove them."""
     deadline = time.monotonic() + _END_SECONDS
-    for root in _cgroups():
+    for root in _cgroups(layout):
         while root.is_dir():
             for directory, _, _ in os.walk(root, topdown=False):
                 for pid in _read(Path(directory) / "cgroup.procs").split():

@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -19,14 +20,17 @@ from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+from flowagg.kubernetes import Api
 from flowagg_stack.processes import Child, Processes, wait_until
 
 from flowagg_cluster.components import components, environment
 from flowagg_cluster.configuration import CONTAINERD_SOCKET, CRI_PLUGIN, KERNEL_SETTINGS
 from flowagg_cluster.layout import HOST_IP, LINK_BITS, NODE_IP, Layout
+from flowagg_cluster.volumes import Provisioner
 
 NODE_LINK: Final = "eth0"
 _READY_SECONDS: Final = 60.0
+_API_SECONDS: Final = 5.0
 _PASS_SECONDS: Final = 0.5
 _RESTART_SECONDS: Final = 1.0
 
@@ -45,6 +49,8 @@ def run(layout: Layout) -> None:
             wait_until(
                 partial(is_ready, component.ready, layout.pki / "ca.pem"), component.name, _READY_SECONDS, [child]
             )
+        api = Api.from_kubeconfig(layout.kubeconfig, timeout_seconds=_API_SECONDS)
+        threading.Thread(target=Provisioner(api, _say).run, name="volumes", daemon=True).start()
         _keep_running(processes)
 
 

@@ -1,9 +1,5 @@
-"""Stand-ins for upstream images where no registry is reached: the same real programs, names and paths.
+"""Stand-ins for upstream images where no registry is reached: the same real programs, names, users and paths."""
 
-apache/kafka: Apache Kafka's own jars, on Debian's Java. redis: Debian's Redis and Sentinel.
-"""
-
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,46 +7,40 @@ from typing import Final
 
 from flowagg_stack.provision import KAFKA_VERSION, kafka_jars, provision
 
-from flowagg_cluster.images import build, debian_base, load, names
+from flowagg_cluster.images import BOOKWORM, TRIXIE, debian_base, digest, hand_over, make, names
 from flowagg_cluster.layout import Layout
+
+SOURCES: Final = Path(__file__).parents[2] / "standins"
 
 
 @dataclass(frozen=True, slots=True)
 class Standin:
-    """An image's name, the Debian packages below it and its Dockerfile's lines after FROM."""
+    """A folder of dev/cluster/standins with a Dockerfile, the image that it stands in for, and what is below it.
 
+    The tag is the version that the Debian release (suite) has, so that the name tells the truth.
+    """
+
+    name: str
     image: str
+    suite: str
     packages: tuple[str, ...]
-    lines: tuple[str, ...]
 
 
-KAFKA: Final = Standin(
-    f"docker.io/apache/kafka:{KAFKA_VERSION}",
-    ("openjdk-17-jre-headless",),
-    ("COPY *.jar /opt/kafka/libs/", "WORKDIR /", "USER 1000:1000"),
-)
-REDIS: Final = Standin(
-    "docker.io/library/redis:7.0.15",
-    ("redis-server", "redis-sentinel"),
-    (
-        "RUN ln -s /usr/bin/redis-server /usr/bin/redis-cli /usr/bin/redis-sentinel /usr/local/bin/",
-        "RUN mkdir -p /data && chown 999:999 /data",
-        "WORKDIR /data",
-        "USER 999:999",
-        'CMD ["redis-server"]',
-    ),
-)
+KAFKA: Final = Standin("kafka", f"docker.io/apache/kafka:{KAFKA_VERSION}", BOOKWORM, ("openjdk-17-jre-headless",))
+REDIS: Final = Standin("redis", "docker.io/library/redis:7.0.15", BOOKWORM, ("redis-server", "redis-sentinel"))
+NGINX: Final = Standin("nginx", "docker.io/nginxinc/nginx-unprivileged:1.26.3", TRIXIE, ("nginx",))
+PROMETHEUS: Final = Standin("prometheus", "docker.io/prom/prometheus:v2.53.3", TRIXIE, ("prometheus",))
+STANDINS: Final = (KAFKA, REDIS, NGINX, PROMETHEUS)
 
 
 def provide(layout: Layout, say: Callable[[str], None]) -> None:
-    """Make both and hand them to the node."""
+    """Make all of them and hand them to the node. Raises Missing, ImageFailed or ClusterFailed."""
     names(layout)  # refuses at once where no cluster is up
     provision(say)
-    for standin, context in ((KAFKA, kafka_jars()), (REDIS, None)):
-        base = debian_base(standin.image.rpartition("/")[2].partition(":")[0], standin.packages, say)
-        say(f"Making {standin.image} ...")
-        with tempfile.TemporaryDirectory() as directory:
-            dockerfile = Path(directory) / "Dockerfile"
-            dockerfile.write_text("\n".join([f"FROM {base}", *standin.lines, ""]), encoding="utf-8")
-            build(dockerfile, context or Path(directory), standin.image)
-        load(layout, standin.image)
+    for standin in STANDINS:
+        base = debian_base(standin.name, standin.suite, standin.packages, say)
+        source = SOURCES / standin.name
+        inputs = digest([base, standin.image], source.iterdir(), source)
+        context = kafka_jars() if standin is KAFKA else source
+        make(source / "Dockerfile", context, standin.image, {"BASE": base}, inputs, say)
+        hand_over(layout, standin.image)

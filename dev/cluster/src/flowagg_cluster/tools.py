@@ -2,6 +2,7 @@
 
 Each module's programs go into a folder of the cache that is named by version and by a digest of go.mod and go.sum,
 so a changed pin builds that module alone. Where the modules come from is the Go toolchain's matter (GOPROXY).
+A file named stamps, where there is one, has NAME=VALUE lines for the linker: a program's own version, mostly.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +20,10 @@ from typing import Final
 from flowagg.errors import FlowaggError
 from flowagg_stack.provision import Missing, cache_directory
 
+from flowagg_cluster import golang
+from flowagg_cluster.locks import alone
+
 SOURCES: Final = Path(__file__).parents[2] / "tools"
-_STAMP: Final = "k8s.io/component-base/version"
 
 
 class BuildFailed(FlowaggError):
@@ -81,13 +84,19 @@ class ToolModule:
         """Whether its programs are in the cache."""
         return self.directory.is_dir()
 
+    @property
+    def go_version(self) -> golang.Version:
+        """The oldest Go that builds it."""
+        found = re.search(r"^go (\S+)$", (self.source / "go.mod").read_text(encoding="utf-8"), re.MULTILINE)
+        return golang.version(f"go{found[1]}") if found else ()
+
     def linker_flags(self) -> str:
-        """Flags for go build -ldflags: no symbol tables; Kubernetes learns its version this way."""
-        if self.requirement != "k8s.io/kubernetes":
-            return "-s -w"
-        major, minor, _ = self.version.split(".", 2)
-        values = {"gitVersion": f"v{self.version}", "gitMajor": major, "gitMinor": minor}
-        return " ".join(["-s -w", *(f"-X {_STAMP}.{name}={value}" for name, value in values.items())])
+        """Flags for go build -ldflags: no symbol tables, and the module's stamps."""
+        file = self.source / "stamps"
+        lines = file.read_text(encoding="utf-8").split() if file.is_file() else []
+        major, minor = [*self.version.split("."), "0"][:2]
+        stamps = [line.format(version=self.version, major=major, minor=minor) for line in lines]
+        return " ".join(["-s -w", *(f"-X {stamp}" for stamp in stamps)])
 
 
 KUBERNETES: Final = ToolModule(
@@ -105,18 +114,25 @@ TRAEFIK: Final = ToolModule(
     folders=(("sigs.k8s.io/gateway-api", f"config/crd/{GATEWAY_CRDS}"),),
 )
 HELM: Final = ToolModule("helm", "helm.sh/helm/v4", ("helm",))
+HELM3: Final = ToolModule("helm3", "helm.sh/helm/v3", ("helm3",), (("helm", "helm3"),))
 PAUSE: Final = ToolModule("pause", None, ("pause",))
-MODULES: Final = (PAUSE, ETCD, KUBERNETES, COREDNS, TRAEFIK, HELM)
+MODULES: Final = (PAUSE, ETCD, KUBERNETES, COREDNS, TRAEFIK, HELM, HELM3)
 
 
 def program(name: str) -> Path:
-    """Path of a built program. Raises Missing."""
+    """Path of a built program, as helm or helm3. Raises Missing."""
+    module = module_of(name)
+    if not module.is_built:
+        raise Missing(f"{name} {module.version} is not built yet: python -m flowagg_cluster build {module.name}")
+    return module.directory / name
+
+
+def module_of(name: str) -> ToolModule:
+    """The module of that name, or the one that has a program of that name. Raises Missing."""
     for module in MODULES:
-        if name in module.programs:
-            if not module.is_built:
-                raise Missing(f"{name} {module.version} is not built yet: make e2e-up does it")
-            return module.directory / name
-    raise Missing(f"{name} is no program of the cluster's tool modules")
+        if name == module.name or name in module.programs:
+            return module
+    raise Missing(f"{name} is none of the cluster's programs: {', '.join(p for m in MODULES for p in m.programs)}")
 
 
 def search_path() -> str:
@@ -124,19 +140,23 @@ def search_path() -> str:
     return os.pathsep.join([*(str(module.directory) for module in MODULES), os.environ["PATH"]])
 
 
-def build(say: Callable[[str], None]) -> None:
-    """Build what is not in the cache; nobody else may at the same time. Raises Missing without Go, BuildFailed."""
-    wanted = [module for module in MODULES if not module.is_built]
-    if wanted and shutil.which("go") is None:
-        raise Missing("Building the cluster needs Go 1.26 or newer on the PATH; then the same make again.")
-    for module in wanted:
-        say(f"Building {module.name} {module.version}, once ...")
-        started = time.monotonic()
-        _build(module)
-        say(f"  {time.monotonic() - started:.0f} s")
+def build(modules: Iterable[ToolModule], say: Callable[[str], None]) -> None:
+    """Build what is not in the cache, and say nothing where all is. Raises Missing without Go, BuildFailed."""
+    if all(module.is_built for module in modules):
+        return
+    with alone(cache_directory() / "cluster-build.lock"):
+        wanted = [module for module in modules if not module.is_built]
+        if not wanted:
+            return
+        go = golang.provide(max(module.go_version for module in wanted), say)
+        for module in wanted:
+            say(f"Building {module.name} {module.version}, once ...")
+            started = time.monotonic()
+            _build(module, go)
+            say(f"  {time.monotonic() - started:.0f} s")
 
 
-def _build(module: ToolModule) -> None:
+def _build(module: ToolModule, go: Path) -> None:
     target = module.directory
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.partial")
@@ -145,24 +165,25 @@ def _build(module: ToolModule) -> None:
     packages = "." if module.requirement is None else "tool"
     flags = ["-trimpath", "-buildvcs=false", "-ldflags", module.linker_flags()]
     try:
-        _go(module, "build", *flags, "-o", f"{partial}/", packages)
+        _go(go, module, "build", *flags, "-o", f"{partial}/", packages)
         for built, name in module.renamed:
             (partial / built).rename(partial / name)
         absent = [name for name in module.programs if not (partial / name).is_file()]
         if absent:
             raise BuildFailed(f"{module.name} built without {', '.join(absent)}: its go.mod and tools.py disagree")
         for dependency, folder in module.folders:
-            source = Path(_go(module, "list", "-m", "-f", "{{.Dir}}", dependency).strip()) / folder
+            source = Path(_go(go, module, "list", "-m", "-f", "{{.Dir}}", dependency).strip()) / folder
             shutil.copytree(source, partial / source.name, copy_function=shutil.copyfile)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _go(module: ToolModule, command: str, *arguments: str) -> str:
+def _go(go: Path, module: ToolModule, command: str, *arguments: str) -> str:
     # -mod=readonly: what go.mod and go.sum do not pin is refused.
-    line = ["go", command, "-mod=readonly", *arguments]
-    environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"}
+    line = [str(go), command, "-mod=readonly", *arguments]
+    environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "", "GOTOOLCHAIN": "local"}
+    environment.pop("GOROOT", None)  # of another Go
     done = subprocess.run(line, cwd=module.source, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BuildFailed(f"go {command} of {module.name} failed:\n{done.stderr[-3000:]}")
