@@ -25,6 +25,7 @@ _PACKAGES: Final = {
     "redis-server": ("redis-server", "redis"),
     "curl": ("curl", "curl"),
     "wrk": ("wrk", "wrk"),
+    "promtool": ("prometheus", "prometheus"),
 }
 """program -> its package for apt and for brew"""
 
@@ -41,7 +42,9 @@ def cache_directory() -> Path:
 
 def provision(say: Callable[[str], None]) -> None:
     """Bring everything that the tests need. Raises Missing."""
-    needed = ["java", "redis-server", "curl"] if _jars_there() else ["java", "mvn", "redis-server", "curl"]
+    needed = ["java", "redis-server", "curl", "promtool"]
+    if not _jars_there():
+        needed.append("mvn")
     missing = [program for program in needed if _find(program) is None]
     if missing:
         _install(missing, say)

@@ -22,6 +22,7 @@ from flowagg_consumer.store import Store
 _log = logging.getLogger(__name__)
 
 _IDLE_SECONDS: Final = 0.1
+_SOURCES: Final = tuple(away.source for away in (fx.LogAway, fx.StoreAway, fx.TopicRefused, fx.DeadLettersAway))
 _MESSAGES: Final = {
     "incomplete": (logging.WARNING, "the log no longer reaches back to its start: the view is incomplete"),
     "lost": (logging.ERROR, "retention has passed the view's position: these records are lost, the view is incomplete"),
@@ -178,6 +179,11 @@ class Worker:
             _raise_to(metrics.DEAD_LETTERS.labels(reason), count)
         for state, numbers in (("running", core.running), ("loading", core.loading), ("stopped", core.stopped)):
             metrics.PARTITIONS.labels(state).set(len(numbers))
+        waiting = set(core.trouble)
+        if not core.assigned_once and connection_trouble():
+            waiting.add("kafka")
+        for source in _SOURCES:
+            metrics.WAITING.labels(source).set(source in waiting)
         for number, partition in core.running.items():
             metrics.POSITION.labels(number).set(partition.applied)
             metrics.INCOMPLETE.labels(number).set(partition.meta.incomplete or partition.meta.lost is not None)

@@ -44,7 +44,7 @@ from flowagg_reader.hour import Seen
 from flowagg_reader.log import Log
 from flowagg_reader.lookup import Ends, JoinedLookups
 from flowagg_reader.pace import Pace
-from flowagg_reader.query import parse_query
+from flowagg_reader.query import Consistency, parse_query
 from flowagg_reader.response import EntryResponse, HeadResponse
 from flowagg_reader.settings import ReaderSettings
 from flowagg_reader.store import Store
@@ -174,7 +174,7 @@ class Flows:
         return end
 
     def _response(self, wanted: Wanted, given: Answer) -> Response:
-        if not given.found.freshness.fresh:
+        if not given.found.freshness.fresh and wanted.query.consistency is not Consistency.EVENTUAL:
             metrics.STALE.inc()
         headers = _headers(given)
         if given.held:
@@ -224,6 +224,7 @@ class Watch:
                 await self._store.ping()
             except redis.RedisError as error:
                 checks["redis"] = f"{type(error).__name__}: {error}"
+            metrics.WAITING.labels("redis").set(checks["redis"] != OK)
             if checks != self._checks:
                 _log.info("readiness", extra={"checks": checks})
             self._checks = checks

@@ -3,7 +3,11 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 GETS = Counter("flowagg_reader_gets", "Answers to GET /flows, by status.", ["status"])
-STALE = Counter("flowagg_reader_stale", "Answers that could not be shown to be fresh.")
+GETS.labels(200)  # shown as 0 from the start, as are the results below: a rate needs a value before the first one
+STALE = Counter(
+    "flowagg_reader_stale",
+    "Answers that could not be shown to be fresh; not counted with consistency=eventual, which does not ask for it.",
+)
 ROWS = Counter("flowagg_reader_rows", "Rows in answers.")
 GET_SECONDS = Histogram(
     "flowagg_reader_get_seconds",
@@ -11,6 +15,11 @@ GET_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
 )
 LOOKUPS = Counter("flowagg_reader_end_offset_lookups", "Look-ups of the log's end offsets, by result.", ["result"])
+for _result in ("ok", "failed"):
+    LOOKUPS.labels(_result)
+WAITING = Gauge(
+    "flowagg_reader_waiting", "1 while this reader waits for it: redis, looked at every second.", ["source"]
+)
 BODIES = Counter(
     "flowagg_reader_bodies",
     "Bodies that were looked for: found in the cache, missed there; and those that were rendered.",

@@ -215,6 +215,7 @@ class Log:
                 elif self._failures % _FAILURES_TO_DOUBT == 0:
                     # After a broker's end an admin client was seen to wait for its address for good.
                     self._admin = AdminClient(admin_properties(self._settings, "writer"))
+            metrics.AWAITED.labels("kafka").set(self.trouble is not None)
             wait = self._settings.topic_refresh_seconds
             if self._failures:
                 wait = min(0.5, wait)

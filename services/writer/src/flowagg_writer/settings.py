@@ -1,11 +1,11 @@
 """The writer's settings."""
 
 from flowagg.idempotency import MAX_INDEX
-from flowagg.settings import HttpSettings, KafkaSettings
+from flowagg.settings import ElectionSettings, HttpSettings, KafkaSettings
 from pydantic import Field
 
 
-class WriterSettings(HttpSettings, KafkaSettings):
+class WriterSettings(HttpSettings, KafkaSettings, ElectionSettings):
     """What the writer reads from the environment."""
 
     max_body_bytes: int = Field(

@@ -1,0 +1,448 @@
+"""The alerts: promtool reads them, each fires for what it is about and clears after it, each has a runbook."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pytest
+import yaml
+
+from tests.chart.monitoring.files import (
+    ROOT,
+    RULES,
+    RUNBOOKS,
+    TARGET_LABELS,
+    Alert,
+    alerts,
+    grouped,
+    known_metrics,
+    promtool,
+    selectors,
+)
+
+PLACE: Final = 'namespace="NAMESPACE", flowaggregator="NAME"'
+ALERTS: Final = {alert.name: alert for alert in alerts()}
+_EVERY_ALERT: Final = pytest.mark.parametrize("alert", ALERTS.values(), ids=ALERTS.keys())
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An alert on series of one sample a minute.
+
+    series: metric and labels beside those of the place -> values as promtool writes them: 0x5 is 0 six times, 1+2x5
+    grows by 2, _x5 is no sample five times, stale ends a series. quiet, firing: minutes at which it does not and does
+    fire. labels: of the one that fires, beside those of the place.
+    """
+
+    alert: str
+    series: Mapping[str, str]
+    quiet: tuple[int, ...]
+    firing: tuple[int, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    place: Mapping[str, str] = field(default_factory=lambda: {"namespace": "NAMESPACE", "flowaggregator": "NAME"})
+    about: str = ""
+
+
+WRITER: Final = 'component="writer", pod="writer-{}"'.format
+READER: Final = 'component="reader", pod="reader-{}"'.format
+CONSUMER: Final = 'component="consumer", pod="consumer-{}"'.format
+_BOTH_ACTIVE: Final = {
+    f"flowagg_active|{WRITER(1)}": "1x40",
+    f"flowagg_active|{WRITER(2)}": "0x40",
+    f"flowagg_active|{READER(1)}": "0x40",
+    f"flowagg_active|{READER(2)}": "1x40",
+}
+_PARTITION: Final = 'consumergroup="flowagg-default", topic="flows", partition="3"'
+_OWNS: Final = {f'flowagg_consumer_partitions|state="running", {CONSUMER(1)}': "6x40"}
+
+CASES: Final = [
+    Case(
+        "FlowAggregatorLagging",
+        {'kafka_consumergroup_group_lag_seconds|group="flowagg-default"': "60x5 61x10 3x10"},
+        quiet=(5, 9, 18),
+        firing=(12, 15),
+        labels={"group": "flowagg-default"},
+    ),
+    Case(
+        "FlowAggregatorLagUnknown",
+        {'kafka_consumergroup_group_lag_seconds|group="flowagg-default"': "0x5 _x19 0x5"},
+        quiet=(5, 12, 26),
+        firing=(22, 24),
+    ),
+    Case(
+        "FlowAggregatorLagUnknown",
+        {'kafka_consumergroup_group_lag_seconds|group="flowagg-default"': "0x5" + " NaN" * 15 + " 0x10"},
+        quiet=(5, 14, 24),
+        firing=(18, 20),
+        about="not a number is no lag",
+    ),
+    Case(
+        "FlowAggregatorPartitionStopped",
+        {f'flowagg_consumer_partition_stopped|partition="3", reason="TopicChanged", {CONSUMER(1)}': "_x4 1x5 stale"},
+        quiet=(3, 4, 12),
+        firing=(5, 9),
+        labels={"partition": "3", "reason": "TopicChanged"},
+    ),
+    Case(
+        "FlowAggregatorPartitionStalled",
+        {
+            f"kafka_consumergroup_lag|{_PARTITION}": "0x5 9x20 0x5",
+            f"kafka_consumergroup_current_offset|{_PARTITION}": "0+7x5 42x20 51x5",
+        },
+        quiet=(5, 9, 27),
+        firing=(18, 26),
+        labels={"consumergroup": "flowagg-default", "partition": "3"},
+    ),
+    Case(
+        "FlowAggregatorPartitionStalled",
+        {
+            f"kafka_consumergroup_lag|{_PARTITION}": "9x30",
+            f"kafka_consumergroup_current_offset|{_PARTITION}": "0+7x30",
+        },
+        quiet=(5, 15, 30),
+        firing=(),
+        about="a partition with lag that is being applied",
+    ),
+    Case(
+        "FlowAggregatorPartitionNotApplied",
+        {
+            f'flowagg_consumer_partitions|state="loading", {CONSUMER(1)}': "0x2 1x14 0x5",
+            f'flowagg_consumer_partitions|state="loading", {CONSUMER(2)}': "0x30",
+        },
+        quiet=(2, 10, 20),
+        firing=(14, 16),
+    ),
+    Case(
+        "FlowAggregatorViewIncomplete",
+        {f'flowagg_consumer_partition_incomplete|partition="0", {CONSUMER(1)}': "0x2 1x5 0x5"},
+        quiet=(2, 9),
+        firing=(3, 7),
+        labels={"partition": "0"},
+    ),
+    Case(
+        "FlowAggregatorDeadLetters",
+        {f'flowagg_consumer_dead_letters_total|reason="InvalidKey", {CONSUMER(1)}': "0x20 2x40"},
+        quiet=(20, 38),
+        firing=(22, 30),
+        labels={"reason": "InvalidKey"},
+    ),
+    Case(
+        "FlowAggregatorDeadLetters",
+        {f'flowagg_consumer_dead_letters_total|reason="InvalidKey", {CONSUMER(1)}': "_x20 1x40"},
+        quiet=(19, 36),
+        firing=(20, 30),
+        labels={"reason": "InvalidKey"},
+        about="a consumer that is new wrote one before it was scraped",
+    ),
+    Case(
+        "FlowAggregatorTopicMisconfigured",
+        {f'flowagg_consumer_topic_misconfigured|setting="cleanup.policy", {CONSUMER(1)}': "1x10 stale"},
+        quiet=(3, 12),
+        firing=(6, 10),
+        labels={"setting": "cleanup.policy"},
+    ),
+    Case(
+        "FlowAggregatorNoActive",
+        _BOTH_ACTIVE | {f"flowagg_active|{WRITER(1)}": "1x5 0x5 1x5"},
+        quiet=(5, 6, 12),
+        firing=(7, 10),
+        labels={"component": "writer"},
+        about="none says that it is",
+    ),
+    Case(
+        "FlowAggregatorNoActive",
+        _BOTH_ACTIVE
+        | {f"flowagg_active|{READER(1)}": "0x5 stale _x8 0x5", f"flowagg_active|{READER(2)}": "1x5 stale _x8 1x5"},
+        quiet=(5, 6, 16),
+        firing=(8, 13),
+        labels={"component": "reader"},
+        about="none is scraped",
+    ),
+    Case(
+        "FlowAggregatorNoActive",
+        _BOTH_ACTIVE | {f"flowagg_active|{WRITER(1)}": "1x5 0x30", f"flowagg_active|{WRITER(2)}": "0x6 1x30"},
+        quiet=(5, 6, 7, 8, 20),
+        firing=(),
+        about="a hand-over",
+    ),
+    Case(
+        "FlowAggregatorTwoActive",
+        _BOTH_ACTIVE | {f"flowagg_active|{READER(1)}": "0x5 1x10 0x5"},
+        quiet=(5, 7, 17),
+        firing=(9, 16),
+        labels={"component": "reader"},
+    ),
+    Case(
+        "FlowAggregatorPostsRefused",
+        {
+            f'flowagg_writer_posts_total|status="200", {WRITER(1)}': "0+94x40",
+            f'flowagg_writer_posts_total|status="400", {WRITER(1)}': "0+50x40",
+            f'flowagg_writer_posts_total|status="503", {WRITER(1)}': "0x10 0+20x10 200x20",
+        },
+        quiet=(10, 11, 28),
+        firing=(16, 20),
+    ),
+    Case(
+        "FlowAggregatorPostsRefused",
+        {
+            f'flowagg_writer_posts_total|status="200", {WRITER(1)}': "0x20",
+            f'flowagg_writer_posts_total|status="503", {WRITER(1)}': "0x20",
+        },
+        quiet=(5, 15),
+        firing=(),
+        about="without POSTs none is refused",
+    ),
+    Case(
+        "FlowAggregatorReadsFailing",
+        {
+            f'flowagg_reader_gets_total|status="200", {READER(1)}': "0+94x40",
+            f'flowagg_reader_gets_total|status="503", {READER(1)}': "0x10 0+20x10 200x20",
+        },
+        quiet=(10, 11, 28),
+        firing=(16, 20),
+    ),
+    Case(
+        "FlowAggregatorReadsStale",
+        {
+            f'flowagg_reader_gets_total|status="200", {READER(1)}': "0+100x40",
+            f"flowagg_reader_stale_total|{READER(1)}": "0x10 0+30x12 360x20",
+        },
+        quiet=(10, 14, 30),
+        firing=(20, 22),
+    ),
+    Case(
+        "FlowAggregatorKafkaAway",
+        {'flowagg_operator_condition|name="NAME", type="KafkaReady", status="False"': "0x5 1x5 0x5"},
+        quiet=(5, 7, 12),
+        firing=(8, 10),
+        about="by the operator",
+    ),
+    Case(
+        "FlowAggregatorKafkaAway",
+        _OWNS | {f'flowagg_consumer_waiting|source="kafka", {CONSUMER(1)}': "0x5 1x5 0x5"},
+        quiet=(5, 7, 12),
+        firing=(8, 10),
+        about="by a consumer",
+    ),
+    Case(
+        "FlowAggregatorKafkaAway",
+        _OWNS
+        | {
+            f'flowagg_consumer_waiting|source="kafka", {CONSUMER(1)}': "0x40",
+            f'flowagg_consumer_partitions|state="running", {CONSUMER(2)}': "0x40",
+            f'flowagg_consumer_waiting|source="kafka", {CONSUMER(2)}': "1x40",
+        },
+        quiet=(5, 30),
+        firing=(),
+        about="a spare consumer without partitions, which asks Kafka for nothing",
+    ),
+    Case(
+        "FlowAggregatorKafkaAway",
+        {
+            f'flowagg_consumer_waiting|source="kafka", {CONSUMER(1)}': "1x10 0x5",
+            f'flowagg_consumer_waiting|source="kafka", {CONSUMER(2)}': "1x15",
+        },
+        quiet=(1, 12),
+        firing=(3, 10),
+        about="by consumers that were never given partitions",
+    ),
+    Case(
+        "FlowAggregatorKafkaAway",
+        {
+            f'flowagg_reader_end_offset_lookups_total|result="ok", {READER(1)}': "0+9x10 90x10 90+9x20",
+            f'flowagg_reader_end_offset_lookups_total|result="failed", {READER(1)}': "0x10 0+9x10 90x20",
+        },
+        quiet=(10, 12, 23),
+        firing=(15, 20),
+        about="by readers",
+    ),
+    Case(
+        "FlowAggregatorRedisAway",
+        {'flowagg_operator_condition|name="NAME", type="RedisReady", status="False"': "0x5 1x5 0x5"},
+        quiet=(5, 7, 12),
+        firing=(8, 10),
+        about="by the operator",
+    ),
+    Case(
+        "FlowAggregatorRedisAway",
+        _OWNS | {f'flowagg_consumer_waiting|source="redis", {CONSUMER(1)}': "0x5 1x5 0x5"},
+        quiet=(5, 7, 12),
+        firing=(8, 10),
+        about="by a consumer",
+    ),
+    Case(
+        "FlowAggregatorRedisAway",
+        {
+            f'flowagg_reader_waiting|source="redis", {READER(1)}': "1x15",
+            f'flowagg_reader_waiting|source="redis", {READER(2)}': "0x5 1x5 0x5",
+        },
+        quiet=(5, 7, 12),
+        firing=(8, 10),
+        about="by all readers",
+    ),
+    Case(
+        "FlowAggregatorDeadLetterTopicAway",
+        {f'flowagg_consumer_waiting|source="dead_letters", {CONSUMER(1)}': "0x5 1x5 0x5"},
+        quiet=(5, 7, 12),
+        firing=(8, 10),
+    ),
+    Case(
+        "FlowAggregatorOperatorAway",
+        {
+            'flowagg_operator_leader|pod="operator-1"': "1x5 0x10 1x5",
+            'flowagg_operator_leader|pod="operator-2"': "0x40",
+        },
+        quiet=(5, 10, 17),
+        firing=(11, 15),
+        place={"namespace": "NAMESPACE"},
+    ),
+    Case(
+        "FlowAggregatorOperatorAway",
+        {'flowagg_operator_leader|pod="operator-1"': "1x5 stale _x10 1x5"},
+        quiet=(5, 10, 20),
+        firing=(12, 15),
+        place={"namespace": "NAMESPACE"},
+        about="none is scraped",
+    ),
+    Case(
+        "FlowAggregatorOperatorFailing",
+        {
+            'flowagg_operator_reconciles_total|result="done"': "0+2x10 20x30 20+2x10",
+            'flowagg_operator_reconciles_total|result="failed"': "0x10 0+2x30 60x10",
+        },
+        quiet=(10, 25, 44),
+        firing=(32, 40),
+        place={"namespace": "NAMESPACE"},
+    ),
+    Case(
+        "FlowAggregatorNotReady",
+        {
+            'flowagg_operator_condition|name="NAME", type="Ready", status="True"': "1x2 0x15 1x5",
+            'flowagg_operator_condition|name="NAME", type="Ready", status="False"': "0x2 1x15 0x5",
+        },
+        quiet=(2, 11, 20),
+        firing=(14, 17),
+    ),
+    Case(
+        "FlowAggregatorReplicasMissing",
+        {
+            'flowagg_operator_replicas|name="NAME", component="consumer", state="desired"': "3x40",
+            'flowagg_operator_replicas|name="NAME", component="consumer", state="ready"': "3x2 2x15 3x5",
+            'flowagg_operator_replicas|name="NAME", component="reader", state="desired"': "2x40",
+            'flowagg_operator_replicas|name="NAME", component="reader", state="ready"': "2x40",
+        },
+        quiet=(2, 11, 20),
+        firing=(14, 17),
+        labels={"component": "consumer"},
+    ),
+    Case(
+        "FlowAggregatorNotScraped",
+        {f'up|job="flows/main", {READER(1)}': "1x2 0x10 1x5"},
+        quiet=(2, 6, 15),
+        firing=(9, 12),
+        labels={"component": "reader", "pod": "reader-1", "job": "flows/main"},
+    ),
+]
+
+
+def _text(labels: Mapping[str, str]) -> str:
+    return ", ".join(f'{name}="{value}"' for name, value in labels.items())
+
+
+def _fires(case: Case, firing: bool) -> list[dict[str, object]]:
+    """What ALERTS holds of the alert then."""
+    if not firing:
+        return []
+    labels = {**case.place, **case.labels, "alertstate": "firing", "severity": ALERTS[case.alert].severity}
+    return [{"labels": f'ALERTS{{alertname="{case.alert}", {_text(labels)}}}', "value": 1}]
+
+
+def unit_test(case: Case, rules: list[str]) -> dict[str, object]:
+    """The case as promtool's file of unit tests."""
+    series = []
+    for key, values in case.series.items():
+        name, _, labels = key.partition("|")
+        series.append({"series": f"{name}{{{PLACE}{', ' if labels else ''}{labels}}}", "values": values})
+    minutes = sorted([(minute, False) for minute in case.quiet] + [(minute, True) for minute in case.firing])
+    return {
+        "rule_files": rules,
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": series,
+                "promql_expr_test": [
+                    {
+                        "expr": f'ALERTS{{alertname="{case.alert}", alertstate="firing"}}',
+                        "eval_time": f"{minute}m",
+                        "exp_samples": _fires(case, firing),
+                    }
+                    for minute, firing in minutes
+                ],
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.alert}{case.about and ': ' + case.about}")
+def test_an_alert_fires_for_what_it_is_about_and_clears_after_it(case: Case, tmp_path: Path) -> None:
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump(unit_test(case, [str(path) for path in RULES])), encoding="utf-8")
+    promtool("test", "rules", file, directory=tmp_path)
+
+
+def test_every_alert_has_a_case_in_which_it_fires_and_clears() -> None:
+    shown = {case.alert for case in CASES if case.firing and max(case.quiet) > max(case.firing)}
+    assert shown == ALERTS.keys()
+    assert len(ALERTS) == len(alerts()), "two alerts have the same name"
+
+
+@pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
+def test_promtool_reads_the_rules(path: Path, tmp_path: Path) -> None:
+    count = path.read_text(encoding="utf-8").count("- alert:")
+    assert f"SUCCESS: {count} rules found" in promtool("check", "rules", "--lint-fatal", path, directory=tmp_path)
+
+
+@_EVERY_ALERT
+def test_an_alert_is_on_series_that_there_are_and_on_labels_that_these_have(alert: Alert) -> None:
+    known, has = known_metrics(), set(TARGET_LABELS)
+    for name, labels in selectors(alert.expr):
+        assert name in known, f"there is no {name}"
+        assert labels <= known[name] | TARGET_LABELS
+        assert "namespace" in labels
+        has |= known[name]
+    assert grouped(alert.expr) <= has
+
+
+@_EVERY_ALERT
+def test_an_alert_says_how_bad_it_is_what_is_wrong_and_what_to_do(alert: Alert) -> None:
+    assert alert.severity in ("critical", "warning")
+    assert alert.annotations.keys() == {"summary", "description", "runbook"}
+    assert alert.annotations["summary"].endswith(".")
+    assert alert.annotations["description"].endswith(".")
+    (case, *_) = [case for case in CASES if case.alert == alert.name and case.firing]
+    used = set(re.findall(r"\$labels\.(\w+)", "".join(alert.annotations.values())))
+    assert used <= case.place.keys() | case.labels.keys()
+
+
+@_EVERY_ALERT
+def test_an_alert_has_a_runbook_with_what_it_means_and_what_to_do(alert: Alert) -> None:
+    page = ROOT / alert.annotations["runbook"]
+    assert page == RUNBOOKS / f"{alert.name}.md"
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"# {alert.name}\n")
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## What it means", "## What to do"]
+    assert f"Severity: {alert.severity}." in text
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert (RUNBOOKS / target).resolve().is_file(), f"{target} is not there"
+
+
+def test_there_is_no_runbook_without_its_alert() -> None:
+    assert {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"} == ALERTS.keys()
+
+
+def test_the_list_of_runbooks_has_them_all() -> None:
+    listed = re.findall(r"\[(\w+)\]\(\1\.md\)", (RUNBOOKS / "README.md").read_text(encoding="utf-8"))
+    assert sorted(listed) == sorted(ALERTS)
