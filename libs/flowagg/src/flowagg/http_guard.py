@@ -62,9 +62,14 @@ class Limits:
 
 @dataclass(slots=True)
 class Phase:
-    """Shared by a server's connections. draining: answers close their connections from now on."""
+    """Shared by a server's connections.
+
+    draining: the service ends. standby: clients are to come to another replica. By either, answers close their
+    connections from now on.
+    """
 
     draining: bool = False
+    standby: bool = False
 
 
 class _Refused(Exception):
@@ -212,7 +217,7 @@ class Guard(HttpToolsProtocol):
         cycle.default_headers = [*cycle.default_headers, (b"x-request-id", request_id)]
         cycle.transport = self._closing_transport  # type: ignore[assignment]
         cycle.send_500_response = lambda: _answer_failure(cycle)  # type: ignore[method-assign]
-        if self.phase.draining or self._past_limit:
+        if self.phase.draining or self.phase.standby or self._past_limit:
             cycle.keep_alive = False
 
     @override
@@ -282,6 +287,19 @@ class Guard(HttpToolsProtocol):
                 self._refuse(
                     Problem(408, f"The request's head did not arrive within {self.limits.head_seconds:g} seconds.")
                 )
+
+    def send_away(self) -> None:
+        """Have the client come back on a new connection, which may lead it elsewhere: close where nothing is in hand.
+
+        A connection that never had a request is left to its first one: its client has just made it.
+        """
+        cycle = self.cycle
+        if cycle is None or self._lingering:
+            return
+        if not cycle.response_complete:
+            cycle.keep_alive = False
+        elif self._silent and not self._unparsed and not self.transport.is_closing():
+            self.transport.close()
 
     # Refusals ----------------------------------------------------------------------------------
 

@@ -10,9 +10,11 @@ import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import uvicorn
@@ -25,6 +27,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flowagg.http_guard import CONNECTIONS, SPARE_CONNECTIONS, Guard, Limits, Phase, guard
 from flowagg.settings import HttpSettings, InvalidSettings, Settings, describe
 from flowagg.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from flowagg.election_thread import Elector  # with its metrics, which a service without an election has not
 
 _log = logging.getLogger(__name__)
 _S = TypeVar("_S", bound=Settings)
@@ -127,9 +132,12 @@ class AccessLog:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, phase: Phase, drain_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, phase: Phase, drain_seconds: float, elector: "Elector | None" = None
+    ) -> None:
         super().__init__(config)
         self._phase = phase
+        self._elector = elector
         self._drain_seconds = drain_seconds
         self._drained_at: float | None = None
         self._certificate_read = _certificate_times(config)
@@ -146,6 +154,30 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             for socket in server.sockets:
                 _log.info("listening", extra={"address": "{}:{}".format(*socket.getsockname()[:2])})
+        if self._elector is not None and not self.should_exit:
+            loop = asyncio.get_running_loop()
+
+            def from_thread(function: Callable[..., None], *arguments: Any) -> None:
+                with contextlib.suppress(RuntimeError):  # the loop has ended: there is nobody left to tell
+                    loop.call_soon_threadsafe(function, *arguments)
+
+            self._elector.start(
+                partial(from_thread, self._take_role), partial(from_thread, setattr, self, "should_exit", True)
+            )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._phase.draining = True
+        if self._elector is not None:
+            self._elector.end()
+
+    def _take_role(self, active: bool) -> None:
+        """Stay with the clients, or send them to the replica that is active now."""
+        self._phase.standby = not active
+        if not active:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Guard):
+                    connection.send_away()
 
     async def on_tick(self, counter: int) -> bool:
         ends = await super().on_tick(counter)
@@ -160,6 +192,8 @@ class _Server(uvicorn.Server):
         if not ends or self.force_exit:
             return ends
         self._phase.draining = True
+        if self._elector is not None and not self._elector.ended:
+            return False
         if self._drained_at is None:
             self._drained_at = now + self._drain_seconds
         return now >= self._drained_at
@@ -189,12 +223,13 @@ def _certificate_times(config: uvicorn.Config) -> list[int]:
     return times
 
 
-def http_server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
+def http_server(app: ASGIApp, settings: Settings, elector: "Elector | None" = None) -> uvicorn.Server:
     """A uvicorn server of app: uvloop, httptools behind a guard, signals handled by uvicorn.
 
+    With an elector it is a standby until that says otherwise, and hands over before it ends.
     Raises InvalidSettings where the certificate cannot be used.
     """
-    limits, phase, options = Limits(), Phase(), dict[str, Any]()
+    limits, phase, options = Limits(), Phase(standby=elector is not None), dict[str, Any]()
     drain_seconds = 0.0
     if isinstance(settings, HttpSettings):
         limits = Limits(
@@ -231,7 +266,7 @@ def http_server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
         raise InvalidSettings(
             f"FLOWAGG_TLS_CERTIFICATE_FILE and FLOWAGG_TLS_KEY_FILE cannot be used: {error}"
         ) from None
-    return _Server(config, phase, drain_seconds)
+    return _Server(config, phase, drain_seconds, elector)
 
 
 def _tls(settings: HttpSettings) -> dict[str, Any]:
@@ -259,12 +294,17 @@ def _allowed_connections(wanted: int) -> int:
     return allowed
 
 
-def serve(app: ASGIApp, settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; requests in hand are answered first. Raises InvalidSettings."""
-    server = http_server(app, settings)
+def serve(app: ASGIApp, settings: Settings, elector: "Elector | None" = None) -> None:
+    """Serve until SIGTERM or SIGINT; requests in hand are answered first. Raises InvalidSettings.
+
+    elector: which replica is active; None: each is.
+    """
+    server = http_server(app, settings, elector)
     collect_less_often()
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         runner.run(server.serve())
+    if elector is not None:
+        elector.close()
     if not server.started:
         sys.exit(1)
 

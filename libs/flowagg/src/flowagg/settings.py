@@ -10,6 +10,7 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -311,6 +312,105 @@ class RedisSettings(Settings):
         return context
 
 
+class ElectionSettings(Settings):
+    """What a service has of which one replica is active at a time.
+
+    Without a lease's name there is no election, and nothing else here has an effect.
+    """
+
+    election_namespace: str = Field(
+        "", description="Namespace of the Lease, the EndpointSlices and this pod; from the downward API."
+    )
+    election_endpoint_slices: str = Field(
+        "",
+        description="EndpointSlices that lead the Service to the active pod, comma-separated: one an IP family. The "
+        "operator makes them; the active replica writes their endpoints.",
+    )
+    pod_name: str = Field("", description="This pod's name; from the downward API (metadata.name).")
+    pod_uid: str = Field("", description="This pod's uid; from the downward API (metadata.uid).")
+    pod_ips: str = Field(
+        "", description="This pod's addresses, comma-separated; from the downward API (status.podIPs)."
+    )
+    node_name: str = Field("", description="This pod's node; from the downward API (spec.nodeName).")
+    election_lease: str | None = Field(
+        None,
+        min_length=1,
+        description="Lease by which the replicas choose the active one. Unset: no election, every replica serves as "
+        "the active one does.",
+    )
+    election_lease_seconds: int = Field(
+        3,
+        ge=1,
+        le=300,
+        description="Time without a renewal after which another replica takes over, in seconds. On a slow cluster: "
+        "15, with 2 for FLOWAGG_ELECTION_RENEW_SECONDS.",
+    )
+    election_renew_seconds: float = Field(
+        1.0,
+        gt=0,
+        validate_default=True,
+        description="Time between two renewals by the active replica, in seconds; at most half of the lease's.",
+    )
+    election_attempt_seconds: float = Field(
+        0.6,
+        gt=0,
+        validate_default=True,
+        description="Time for the Kubernetes API to answer, in seconds, before the call is repeated on a new "
+        "connection; the first may still be answered. At most half of the lease's.",
+    )
+    election_handover_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=600,
+        description="Longest time after SIGTERM for another replica to take over, in seconds; meanwhile the active one "
+        "serves on. FLOWAGG_DRAIN_SECONDS and FLOWAGG_SHUTDOWN_SECONDS begin after it.",
+    )
+    election_linger_seconds: float = Field(
+        2.0,
+        ge=0,
+        le=600,
+        description="Time for which an ending replica serves on once the Service leads to another, in seconds: for "
+        "clients and proxies that have not heard of it yet.",
+    )
+    service_account_directory: Path = Field(
+        Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+        description="Folder of the token and the CA certificate for the Kubernetes API, whose address is in "
+        "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT; the token is read again when it changes.",
+    )
+
+    @field_validator("pod_ips")
+    @classmethod
+    def _check_addresses(cls, value: str) -> str:
+        for part in _parts(value):
+            ip_address(part)
+        return value
+
+    @field_validator("election_lease")
+    @classmethod
+    def _check_identity(cls, value: str | None, info: pydantic.ValidationInfo) -> str | None:
+        needed = ("election_namespace", "election_endpoint_slices", "pod_name", "pod_ips")
+        missing = [_variable(name) for name in needed if not info.data.get(name, "wrong, which is told already")]
+        if value is not None and missing:
+            raise ValueError(f"set {', '.join(missing)} too")
+        return value
+
+    @field_validator("election_renew_seconds", "election_attempt_seconds")
+    @classmethod
+    def _check_fits_lease(cls, value: float, info: pydantic.ValidationInfo) -> float:
+        lease_seconds = info.data.get("election_lease_seconds")
+        if lease_seconds is not None and value > lease_seconds / 2:
+            raise ValueError(f"is at most half of FLOWAGG_ELECTION_LEASE_SECONDS ({lease_seconds})")
+        return value
+
+    def slice_names(self) -> tuple[str, ...]:
+        """The EndpointSlices' names."""
+        return _parts(self.election_endpoint_slices)
+
+    def pod_addresses(self) -> tuple[str, ...]:
+        """The pod's IP addresses."""
+        return _parts(self.pod_ips)
+
+
 def check_pem(path: Path) -> bytes:
     """The content of a file of certificates or keys. Raises ValueError, never with what could be a key."""
     if "-----BEGIN" in str(path):
@@ -330,6 +430,10 @@ def sentinel_addresses(text: str) -> list[tuple[str, int]]:
             raise ValueError(f"{part!r} is not host:port")
         addresses.append((match[1] or match[2], int(match[3])))
     return addresses
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 class _FileSource(EnvSettingsSource):

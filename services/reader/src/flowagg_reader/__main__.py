@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from confluent_kafka import KafkaException
+from flowagg.election_thread import elector
 from flowagg.errors import FlowaggError
 from flowagg.service import serve, start
 
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve GET /flows until SIGTERM or SIGINT."""
     settings = start("reader", ReaderSettings, "Serves the totals of a view over HTTP.", arguments)
     try:
-        serve(create_app(settings, Store(settings), Log(settings)), settings)
+        serve(create_app(settings, Store(settings), Log(settings)), settings, elector(settings))
     except (FlowaggError, KafkaException) as error:
         sys.exit(f"flowagg-reader: {error}")
 

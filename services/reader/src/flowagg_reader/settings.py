@@ -1,10 +1,10 @@
 """The reader's settings."""
 
-from flowagg.settings import HttpSettings, KafkaSettings, RedisSettings
+from flowagg.settings import ElectionSettings, HttpSettings, KafkaSettings, RedisSettings
 from pydantic import Field
 
 
-class ReaderSettings(HttpSettings, KafkaSettings, RedisSettings):
+class ReaderSettings(HttpSettings, KafkaSettings, RedisSettings, ElectionSettings):
     """What the reader reads from the environment."""
 
     fresh_wait_seconds: float = Field(
