@@ -1,6 +1,7 @@
 """Kafka as the consumer sees it: the log, the group, the topic, and the dead-letter topic."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -26,6 +27,7 @@ from flowagg_consumer.settings import ConsumerSettings
 _log = logging.getLogger(__name__)
 
 _FEATURE_POLLS: Final = 30
+_REJOIN_SECONDS: Final = 1.0
 _SEEK_PAUSE_SECONDS: Final = 0.001
 _TRUNCATED: Final = KafkaError(KafkaError._LOG_TRUNCATION).str()
 
@@ -87,7 +89,10 @@ class Log:
                 "session.timeout.ms": int(settings.session_timeout_seconds * 1000),
                 "heartbeat.interval.ms": int(settings.heartbeat_seconds * 1000),
             }
-        self._consumer = Consumer(client_properties(settings, "consumer", own))
+        self._properties = client_properties(settings, "consumer", own)
+        self._owned: set[int] = set()
+        self._consumer = self._join()
+        self._joined_at = time.monotonic()
         self._admin = AdminClient(admin_properties(settings, "consumer"))
         letters = {
             "enable.idempotence": True,
@@ -95,15 +100,37 @@ class Log:
             "message.timeout.ms": int(settings.kafka_timeout_seconds * 1000),
         }
         self._producer = Producer(client_properties(settings, "consumer-dead-letters", letters))
-        self._consumer.subscribe(
+
+    def _join(self) -> Consumer:
+        """A new member of the group."""
+        consumer = Consumer(self._properties)
+        consumer.subscribe(
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
+        return consumer
+
+    def _join_anew(self, reason: str) -> None:
+        """Put a new member in the place of one that takes part no more.
+
+        librdkafka ends a member for good where the coordinator does not know its group (KIP-848): a broker
+        that was replaced, or is still loading its groups.
+        """
+        _log.error("the group's member has failed for good; a new one takes its place", extra={"reason": reason})
+        old, owned, self._owned = self._consumer, self._owned, set()
+        time.sleep(max(0.0, self._joined_at + _REJOIN_SECONDS - time.monotonic()))
+        self._consumer, self._joined_at = self._join(), time.monotonic()
+        self._assigned, self._revoked = [], [*self._revoked, *sorted(owned)]
+        # It may wait for answers that do not come.
+        threading.Thread(target=old.close, name="leave-group", daemon=True).start()
 
     def fetch(self, wait_seconds: float) -> fx.Fetched:
         """Wait for a record, then for more up to the batch's bounds."""
         messages = self._consumer.consume(1, wait_seconds)
         if messages:
             messages += self._consumer.consume(self._batch_records - 1, self._linger_seconds)
+            fatal = next((error for m in messages if (error := m.error()) is not None and _is_fatal(error)), None)
+            if fatal is not None:
+                self._join_anew(fatal.str())
         revoked, assigned, self._revoked, self._assigned = self._revoked, self._assigned, [], []
         failed, self._commit_failed = self._commit_failed, False
         return _sort_out(messages, revoked, assigned, failed)
@@ -249,16 +276,22 @@ class Log:
     # OFFSET_END: librdkafka looks that up, and where the partition was started meanwhile it asks again
     # and jumps to the end.
     def _on_assign(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
+        if consumer is not self._consumer:
+            return  # of a member that has failed
         try:
             self._assigned += [part.partition for part in parts]
+            self._owned.update(part.partition for part in parts)
             consumer.incremental_assign([TopicPartition(self._topic, part.partition, 0) for part in parts])
             consumer.pause(parts)
         except Exception:
             _log.exception("assignment failed")
 
     def _on_revoke(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
+        if consumer is not self._consumer:
+            return
         try:
             numbers = [part.partition for part in parts]
+            self._owned.difference_update(numbers)
             self._revoked += numbers
             self._assigned = [number for number in self._assigned if number not in numbers]
             consumer.incremental_unassign(parts)
@@ -366,6 +399,10 @@ class _Timestamps(Sequence[int]):
         if isinstance(place, slice):
             return _Timestamps(self._messages[place])
         return self._messages[place].timestamp()[1]
+
+
+def _is_fatal(error: KafkaError) -> bool:
+    return error.fatal() or error.code() == KafkaError._FATAL
 
 
 def _epoch(epoch: int | None) -> int:
