@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -64,6 +65,8 @@ class World:
         self.objects: dict[str, Body | None] = {}
         self.processes: dict[str, Process] = {}
         self.named: list[tuple[float, str]] = []  # when the slice began to name whom
+        self.renewed = list[float]()  # when the lease was written
+        self.conflicts = 0
         self.rightful = True  # whether nobody but candidates touched the lease
         self.make(LEASE, {"metadata": {"name": SLICE}})
         self.make(SLICE, {"metadata": {"name": SLICE}, "addressType": "IPv4", "endpoints": []})
@@ -115,9 +118,12 @@ class World:
         if current is None:
             return "not_found"
         if body["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"]:
+            self.conflicts += 1
             return "conflict"
         if target == SLICE:
             self._check(current, body, writer)
+        else:
+            self.renewed.append(self.now)
         self.make(target, body)
         return self.objects[target] or "not_found"
 
@@ -312,8 +318,12 @@ def test_nobody_changes_in_thirty_quiet_minutes_with_up_to_a_second_of_latency(
 ) -> None:
     world = World(seed, Ways(leg))
     world.start_settled("a", "b", "c")
+    world.renewed.clear()
+    world.conflicts = 0
     world.run(30 * 60)
     assert len(world.named) == 1
+    assert max(later - earlier for earlier, later in pairwise(world.renewed)) < 1.9, "far from the lease's 3 s"
+    assert world.conflicts < len(world.renewed) / 10, "few calls are repeated"
     assert world.transitions == 0
     assert sum(process.changes for process in world.processes.values()) == 1
 

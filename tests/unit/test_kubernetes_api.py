@@ -222,14 +222,14 @@ def test_an_answer_that_dribbles_is_cut_off(server: Server) -> None:
     assert time.monotonic() - began < 3
 
 
-def test_calls_share_a_connection_until_it_is_forgotten(server: Server) -> None:
+def test_calls_share_a_connection_until_a_new_one_is_asked_for(server: Server) -> None:
     api = Api(server.url)
     api.get("/1")
     api.get("/2")
-    api.forget_connections()
-    api.get("/3")
-    first, second, third = (asked["from"] for asked in server.asked)
-    assert first == second != third
+    api.on_new_connections().get("/3")
+    api.get("/4")
+    first, second, third, fourth = (asked["from"] for asked in server.asked)
+    assert first == second == fourth != third
 
 
 def test_a_call_after_a_failure_takes_a_new_connection(server: Server) -> None:

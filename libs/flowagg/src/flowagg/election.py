@@ -122,8 +122,10 @@ Effect = Read | Write | Serve | Done
 
 @dataclass(frozen=True, slots=True)
 class _Call:
+    """version: the resourceVersion that it writes over; None: it reads."""
+
     target: str
-    write: bool
+    version: str | None
     sent_at: float
 
 
@@ -155,7 +157,7 @@ class Candidate:
         self._lost = False  # since then the API server did not answer in time
         self._confirmed = False  # the lease was read again after it had run out
         self._renewed_at = float("-inf")  # when the last renewal that succeeded was sent
-        self._renewals = dict[str, float]()  # renewTime of those under way -> when they were sent
+        self._renewals = dict[str, _Call]()  # those that may be under way, by the renewTime that they write
         self._slices = {name: _Known() for name in slices}
         self._calls: dict[int, _Call] = {}
         self._not_before = dict.fromkeys((LEASE, *slices), now)  # of the next call after one that failed
@@ -201,12 +203,8 @@ class Candidate:
             late = self._is_late(sent_at)
             self._latency = min(self._now - sent_at, self._timing.lease_seconds)
         if call is not None:
-            # Other reads in hand ask for the same, and after a write others would write over a version that is gone.
-            answered = [
-                n for n, c in self._calls.items() if c.target == event.target and (event.written or not c.write)
-            ]
-            for number in answered:
-                del self._calls[number]
+            # Others in hand ask for the same, or write over the version that this one has written over.
+            self._forget(event.target, call.version)
         if event.target == LEASE:
             self._see_lease(event, sent_at, late)
         elif event.target in self._slices:
@@ -231,8 +229,11 @@ class Candidate:
                 self._confirmed = True
         if found is not None and found.holder == self.pod.name:
             # Known by the time written in it, whether the answer came or a watch or a read tells.
-            self._renewed_at = max(self._renewed_at, self._renewals.pop(found.renewed, float("-inf")))
-            self._renewals = {renewed: sent for renewed, sent in self._renewals.items() if sent > self._renewed_at}
+            renewal = self._renewals.get(found.renewed)
+            if renewal is not None:
+                self._renewed_at = max(self._renewed_at, renewal.sent_at)
+                self._forget(LEASE, renewal.version)
+            self._renewals = {at: call for at, call in self._renewals.items() if call.sent_at > self._renewed_at}
 
     def _see_slice(self, event: Seen, sent_at: float | None) -> None:
         known, found = self._slices[event.target], event.found
@@ -257,7 +258,7 @@ class Candidate:
         if call.target == LEASE:
             self._lost = True
             self._confirmed = False
-            self._stale = self._stale or call.write
+            self._stale = self._stale or call.version is not None
         else:
             self._slices[call.target].stale = True
         self._not_before[call.target] = call.sent_at + self._timing.attempt_seconds
@@ -329,7 +330,7 @@ class Candidate:
     def _end(self, wall: datetime, ending_at: float) -> Iterator[Effect]:
         """Give the lease up and serve on until the slices lead elsewhere."""
         lease = self._lease
-        writing = any(call.target == LEASE and call.write for call in self._calls.values())
+        writing = any(call.target == LEASE and call.version is not None for call in self._calls.values())
         if self._after(ending_at + self._timing.handover_seconds):
             yield from self._finish()
         elif self._stale:
@@ -382,7 +383,11 @@ class Candidate:
         """Send a call, unless one like it is in hand and not late."""
         lifetime = 2 * self._timing.lease_seconds
         self._calls = {number: call for number, call in self._calls.items() if self._now < call.sent_at + lifetime}
-        in_hand = [c.sent_at for c in self._calls.values() if c.target == target and c.write == (body is not None)]
+        in_hand = [
+            call.sent_at
+            for call in self._calls.values()
+            if call.target == target and (call.version is None) == (body is None)
+        ]
         earliest = self._not_before[target]
         if in_hand:
             earliest = max(earliest, max(in_hand) + self._patience)
@@ -396,14 +401,21 @@ class Candidate:
                 # A take-over is not repeated but looked at anew: the holder may have to get its time again.
                 body = None
         self._numbers += 1
-        self._calls[self._numbers] = _Call(target, body is not None, self._now)
+        version = None if body is None else body["metadata"]["resourceVersion"]
+        call = self._calls[self._numbers] = _Call(target, version, self._now)
         self._after(self._now + self._patience)
         if body is not None and target == LEASE:
-            self._renewals[body["spec"]["renewTime"]] = self._now
+            self._renewals[body["spec"]["renewTime"]] = call
         if body is None:
             yield Read(self._numbers, target, bool(in_hand))
         else:
             yield Write(self._numbers, target, body, bool(in_hand))
+
+    def _forget(self, target: str, version: str | None) -> None:
+        """Wait no longer for the calls that read the target, or write over this version of it."""
+        self._calls = {
+            number: call for number, call in self._calls.items() if call.target != target or call.version != version
+        }
 
     def _after(self, moment: float) -> bool:
         """Whether the moment has come; where not, be woken then."""

@@ -174,10 +174,10 @@ class Elector:
     def _carry_out(self, call: Read | Write) -> None:
         asked_at = boot_time()
         where = f"{self._collections[call.target]}/{self._names[call.target]}"
-        if call.fresh:
-            self._api.forget_connections()
+        api = self._api.on_new_connections() if call.fresh else self._api
         try:
-            found = self._api.replace(where, dict(call.body)) if isinstance(call, Write) else self._api.get(where)
+            found = api.replace(where, dict(call.body)) if isinstance(call, Write) else api.get(where)
+            self._api = api  # it answered: a connection that works, for the next call
             self._tell(call.target, found, asked_at, call)
         except NotFound as error:
             if isinstance(call, Read):

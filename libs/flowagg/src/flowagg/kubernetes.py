@@ -12,6 +12,7 @@ import tempfile
 import time
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote, urlencode, urlsplit
@@ -122,6 +123,7 @@ class Api:
         for file in (self._token_file, self._ca_file):
             if file is not None:
                 file.changed()
+        self._trusted = b""  # what the connections are verified with
         self._pool = self._new_pool()
 
     @classmethod
@@ -263,9 +265,11 @@ class Api:
         finally:
             response.close()  # it may be in the middle of an event: no further call on this connection
 
-    def forget_connections(self) -> None:
-        """Let the next call make a connection of its own; calls in hand keep theirs."""
-        self._pool = self._new_pool()
+    def on_new_connections(self) -> Self:
+        """The same API server as the same user, by connections of its own: for when one may be dead."""
+        other = copy(self)
+        other._pool = other._new_pool()
+        return other
 
     def _event(self, line: bytes) -> Object:
         event: Object = json.loads(line)
@@ -300,7 +304,7 @@ class Api:
         wait: Timeout,
     ) -> urllib3.BaseHTTPResponse:
         """The answer with its body still to read; an error's is read and raised."""
-        if self._ca_file is not None and self._ca_file.changed():
+        if self._ca_file is not None and (self._ca_file.changed() or self._ca_file.content != self._trusted):
             self._pool = self._new_pool()
         headers = {"Accept": _JSON, "User-Agent": "flow-aggregator"}
         if (token := self._current_token()) is not None:
@@ -364,10 +368,9 @@ class Api:
             return urllib3.HTTPConnectionPool(parts.hostname, parts.port, maxsize=_CONNECTIONS)
         context = self._context
         if context is None:
+            self._trusted = self._ca_file.content if self._ca_file else b""
             try:
-                context = ssl.create_default_context(
-                    cadata=self._ca_file.content.decode("ascii") if self._ca_file else None
-                )
+                context = ssl.create_default_context(cadata=self._trusted.decode("ascii") or None)
             except (ssl.SSLError, ValueError) as error:
                 raise InvalidKubeconfig(f"the API server's CA certificate cannot be used: {error}") from None
         return urllib3.HTTPSConnectionPool(

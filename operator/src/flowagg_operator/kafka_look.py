@@ -1,0 +1,333 @@
+"""Kafka as the operator sees it: the topics, which it makes and has grow, and the group's offsets.
+
+Every call is bounded; what goes wrong is a verdict or a missing snapshot, never an exception.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+    TopicDescription,
+)
+from flowagg.kafka import InvalidProperties, admin_properties, log_error
+from flowagg.settings import KafkaSettings
+from flowagg.topic_rules import judge_topic
+
+from flowagg_operator.conditions import Verdict
+from flowagg_operator.lag import Snapshot
+from flowagg_operator.spec import Topic
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_OWN_CONFIG: Final = {
+    "cleanup.policy": "delete",
+    "message.timestamp.type": "LogAppendTime",
+    "unclean.leader.election.enable": "false",
+}
+_NO_CONNECTION: Final = frozenset(
+    {
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TRANSPORT,
+        KafkaError._RESOLVE,
+        KafkaError._FAIL,
+    }
+)
+_REFUSED: Final = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
+_UNKNOWN_GROUP: Final = frozenset({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.UNSUPPORTED_VERSION})
+_TIMES: Final = re.compile(r" \(after \d+ms in state \w+(, \d+ identical error\(s\) suppressed)?\)")
+_MARGIN_SECONDS: Final = 1.0
+_SAID_SECONDS: Final = 60.0
+_REFUSALS: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaLook:
+    """What a look at Kafka found. partitions, replicas: of the topic, None: not known. snapshot: None: lag is unknown,
+    trouble says why. done: what was changed, in sentences."""
+
+    verdict: Verdict
+    partitions: int | None = None
+    snapshot: Snapshot | None = None
+    trouble: str = ""
+    done: tuple[str, ...] = ()
+
+
+class _Failed(Exception):
+    """A look-up failed; the verdict says how."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.message)
+        self.verdict = verdict
+
+
+class KafkaClient:
+    """One Kafka cluster. Not safe for threads. Close it by dropping it."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        """Raises KafkaException or InvalidProperties for properties that cannot be."""
+        self._servers = settings.kafka_bootstrap_servers
+        self._timeout_seconds = settings.kafka_timeout_seconds
+        self._said, self._said_code, self._said_at = "", 0, 0.0
+        properties = admin_properties(settings, "operator")
+        properties["error_cb"] = self._note
+        self._admin = AdminClient(properties)
+
+    def look(self, topic: Topic, group: str, clock: Callable[[], float]) -> KafkaLook:
+        """Bring the topics about, judge them, and take a snapshot of the group's offsets."""
+        done: list[str] = []
+        self._admin.poll(0)  # serves callbacks and librdkafka's log lines, which would pile up
+        try:
+            partitions, findings = self._topics(topic, done)
+        except _Failed as failed:
+            return KafkaLook(failed.verdict, trouble=failed.verdict.message, done=tuple(done))
+        verdict = (
+            Verdict("False", "TopicMisconfigured", f"topic {topic.name}: " + "; ".join(findings))
+            if findings
+            else Verdict("True", "TopicReady", f"topic {topic.name} is there, with its {partitions} partitions")
+        )
+        try:
+            snapshot = self._snapshot(topic.name, partitions, group, clock)
+        except _Failed as failed:
+            return KafkaLook(verdict, partitions, None, failed.verdict.message, tuple(done))
+        return KafkaLook(verdict, partitions, snapshot, done=tuple(done))
+
+    def _topics(self, topic: Topic, done: list[str]) -> tuple[int, list[str]]:
+        """The topic's partitions and what is wrong with it; both topics are made where they are missing."""
+        found = self._describe(topic.name)
+        if found is None:
+            self._create(topic, topic.name, topic.partitions, done)
+            found = self._describe(topic.name)
+        if self._describe(topic.dead_letters) is None:
+            self._create(topic, topic.dead_letters, 1, done)
+        if found is None:  # made a moment ago: this broker has not heard of it yet
+            raise _Failed(
+                Verdict("False", "TopicMissing", f"topic {topic.name} was created; waiting for Kafka to show it")
+            )
+        partitions, findings = len(found.partitions), list[str]()
+        if partitions < topic.partitions:
+            partitions = self._grow(topic, partitions, findings, done)
+        elif partitions > topic.partitions:
+            findings.append(
+                f"it has {partitions} partitions, and spec.kafka.topic.partitions is {topic.partitions}: "
+                f"partitions cannot be taken away, so set it to {partitions}"
+            )
+        if topic.keyed_partitions > partitions:
+            findings.append(
+                f"spec.kafka.topic.keyedPartitions is {topic.keyed_partitions}, more than its {partitions} partitions: "
+                "POSTs with an Idempotency-Key are answered 503 until it has grown"
+            )
+        replicas = min((len(partition.replicas) for partition in found.partitions), default=0)
+        if replicas != topic.replication_factor:
+            findings.append(
+                f"it has {replicas} replicas, and spec.kafka.topic.replicationFactor is {topic.replication_factor}: "
+                "the operator does not move replicas; use kafka-reassign-partitions, or set the field to what there is"
+            )
+        findings += self._settings(topic, replicas, done)
+        return partitions, findings
+
+    def _describe(self, name: str) -> TopicDescription | None:
+        futures = self._admin.describe_topics(TopicCollection([name]), request_timeout=self._timeout_seconds)
+        try:
+            found: TopicDescription = self._result(futures[name])
+        except KafkaException as error:
+            if _code(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return None
+            raise self._failed(error, f"look at topic {name}") from error
+        return found
+
+    def _create(self, topic: Topic, name: str, partitions: int, done: list[str]) -> None:
+        config = {**_OWN_CONFIG, **_insync(topic.replication_factor)}
+        if name == topic.name:
+            config |= topic.config
+        new = NewTopic(name, partitions, topic.replication_factor, config=config)
+        options = {"operation_timeout": self._timeout_seconds, "request_timeout": self._timeout_seconds}
+        try:
+            self._result(self._admin.create_topics([new], **options)[name])
+        except KafkaException as error:
+            code = _code(error)
+            if code == KafkaError.TOPIC_ALREADY_EXISTS:
+                return
+            if code in _NO_CONNECTION:
+                raise self._failed(error, f"create topic {name}") from error
+            advice = f"create it by hand with {partitions} partitions, or let the operator's user create it"
+            if code == KafkaError.INVALID_REPLICATION_FACTOR:
+                advice = (
+                    "set spec.kafka.topic.replicationFactor to at most the number of brokers, or start more of them"
+                )
+            if code == KafkaError.INVALID_CONFIG:
+                advice = "mend spec.kafka.topic.config"
+            text = f"topic {name} does not exist and could not be created: {_text(error)}; {advice}"
+            raise _Failed(Verdict("False", "TopicMissing", text)) from error
+        done.append(f"created topic {name} with {partitions} partitions, replication factor {topic.replication_factor}")
+
+    def _grow(self, topic: Topic, partitions: int, findings: list[str], done: list[str]) -> int:
+        """Have the topic grow; the number of its partitions then."""
+        wanted = NewPartitions(topic.name, topic.partitions)
+        options = {"operation_timeout": self._timeout_seconds, "request_timeout": self._timeout_seconds}
+        try:
+            self._result(self._admin.create_partitions([wanted], **options)[topic.name])
+        except KafkaException as error:
+            if _code(error) in _NO_CONNECTION:
+                raise self._failed(error, f"have topic {topic.name} grow") from error
+            findings.append(f"it has {partitions} partitions and could not grow to {topic.partitions}: {_text(error)}")
+            return partitions
+        done.append(f"topic {topic.name} has grown from {partitions} to {topic.partitions} partitions")
+        return topic.partitions
+
+    def _settings(self, topic: Topic, replicas: int, done: list[str]) -> list[str]:
+        """What is wrong with the topic's settings; those of the spec are brought about first."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic.name)
+        try:
+            entries = self._result(
+                self._admin.describe_configs([resource], request_timeout=self._timeout_seconds)[resource]
+            )
+        except KafkaException as error:
+            if _code(error) in _REFUSED:
+                return []  # this user may not look; the topic works all the same
+            raise self._failed(error, f"look at the settings of topic {topic.name}") from error
+        found = {name: str(entry.value) for name, entry in entries.items()}
+        wrong = {name: value for name, value in topic.config.items() if found.get(name) != value}
+        findings: list[str] = []
+        if wrong:
+            try:
+                self._alter(topic.name, wrong)
+            except KafkaException as error:
+                findings.append(f"spec.kafka.topic.config could not be brought about: {_text(error)}")
+            else:
+                found |= wrong
+                changes = ", ".join(f"{name} = {value}" for name, value in sorted(wrong.items()))
+                done.append(f"topic {topic.name}: set {changes}")
+        return findings + [str(finding) for finding in judge_topic(found, replicas)]
+
+    def _alter(self, name: str, config: Mapping[str, str]) -> None:
+        changes = [
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+            for key, value in sorted(config.items())
+        ]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=changes)
+        options = {"request_timeout": self._timeout_seconds}
+        self._result(self._admin.incremental_alter_configs([resource], **options)[resource])
+
+    def _snapshot(self, topic: str, count: int, group: str, clock: Callable[[], float]) -> Snapshot:
+        partitions = [TopicPartition(topic, number) for number in range(count)]
+        try:
+            # 1. What is committed; 2. the watermarks; 3. the group.
+            asked = [ConsumerGroupTopicPartitions(group, partitions)]
+            offsets = self._admin.list_consumer_group_offsets(asked, request_timeout=self._timeout_seconds)
+            committed = {
+                part.partition: part.offset
+                for part in self._result(offsets[group]).topic_partitions
+                if part.error is None and part.offset >= 0
+            }
+            low = self._offsets(partitions, OffsetSpec.earliest())
+            high = self._offsets(partitions, OffsetSpec.latest())
+            return Snapshot(clock(), committed, low, high, self._members(group))
+        except KafkaException as error:
+            raise self._failed(error, "look up offsets") from error
+
+    def _offsets(self, partitions: Iterable[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
+        # To the end for readers of committed records: what lies behind an open transaction cannot be applied yet.
+        futures = self._admin.list_offsets(
+            dict.fromkeys(partitions, spec),
+            request_timeout=self._timeout_seconds,
+            isolation_level=IsolationLevel.READ_COMMITTED,
+        )
+        return {part.partition: self._result(future).offset for part, future in futures.items()}
+
+    def _members(self, group: str) -> int | None:
+        """Members of the group; None: this broker does not say."""
+        futures = self._admin.describe_consumer_groups([group], request_timeout=self._timeout_seconds)
+        try:
+            return len(self._result(futures[group]).members)
+        except KafkaException as error:
+            if _code(error) in _UNKNOWN_GROUP | _REFUSED:
+                return None
+            raise
+
+    def _result(self, future: "Future[_T]") -> _T:
+        try:
+            return future.result(self._timeout_seconds + _MARGIN_SECONDS)
+        except TimeoutError:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
+
+    def _note(self, error: KafkaError) -> None:
+        """librdkafka's error callback: remember why there is no connection.
+
+        After a refusal the connection's end is told too, in words that say less; so is that no broker is left.
+        """
+        log_error(error)
+        refused = self._recent() is not None and self._said_code in _REFUSALS
+        if error.code() in _REFUSALS or (error.code() != KafkaError._ALL_BROKERS_DOWN and not refused):
+            self._said, self._said_code, self._said_at = _TIMES.sub("", error.str()), error.code(), time.monotonic()
+
+    def _recent(self) -> str | None:
+        """Why there is no connection, where that was said a moment ago."""
+        return self._said if self._said and time.monotonic() - self._said_at < _SAID_SECONDS else None
+
+    def _failed(self, error: KafkaException, doing: str) -> _Failed:
+        self._admin.poll(0)  # serves the error callback
+        code = _code(error)
+        if code in _REFUSED:
+            text = f"the user may not {doing}: {_text(error)}; grant it, or give another user in kafka.configSecretRef"
+            return _Failed(Verdict("False", "AuthorizationFailed", text))
+        said = self._recent() if code in _NO_CONNECTION else None
+        because = self._said_code if said is not None else None
+        text = said or _text(error)
+        if because == KafkaError._AUTHENTICATION:
+            advice = "look at sasl.* in the Secret of spec.kafka.configSecretRef"
+            return _Failed(Verdict("False", "AuthenticationFailed", f"{text}: {advice}"))
+        if because == KafkaError._SSL or "SSL " in text:
+            advice = "look at ssl.* and security.protocol in the Secret of spec.kafka.configSecretRef"
+        else:
+            advice = "see that its brokers run, and that spec.kafka.bootstrapServers names them"
+        return _Failed(Verdict("False", "Unreachable", f"Kafka at {self._servers} does not answer ({text}): {advice}"))
+
+
+def connect(settings: Callable[[], KafkaSettings]) -> KafkaClient | Verdict:
+    """A client, or what is wrong with the properties."""
+    try:
+        return KafkaClient(settings())
+    except (KafkaException, InvalidProperties) as error:
+        text = f"spec.kafka.configSecretRef: {_text(error) if isinstance(error, KafkaException) else error}"
+        return Verdict("False", "InvalidProperties", text)
+
+
+def _insync(replicas: int) -> dict[str, str]:
+    return {"min.insync.replicas": str(2 if replicas >= 3 else 1)}
+
+
+def _code(error: KafkaException) -> Any:
+    return error.args[0].code() if error.args and isinstance(error.args[0], KafkaError) else None
+
+
+def _text(error: KafkaException) -> str:
+    return str(error.args[0].str() if error.args and isinstance(error.args[0], KafkaError) else error)

@@ -1,0 +1,215 @@
+"""Looks at the Kafka, Redis and pods of one FlowAggregator, again and again, and keeps what it found."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flowagg.kubernetes import Api, KubernetesError, path
+from flowagg.settings import KafkaSettings, RedisSettings
+from pydantic import ValidationError
+
+from flowagg_operator import kafka_look, metrics, redis_look
+from flowagg_operator.conditions import NOT_LOOKED, Verdict
+from flowagg_operator.consuming import Consumers, judge
+from flowagg_operator.events import Recorder
+from flowagg_operator.kafka_look import KafkaClient, KafkaLook
+from flowagg_operator.lag import History, Snapshot
+from flowagg_operator.pods import account_name, digest_of
+from flowagg_operator.pods_look import PodClient, PodsLook
+from flowagg_operator.secret_files import SecretData, SecretFiles
+from flowagg_operator.settings import OperatorSettings
+from flowagg_operator.spec import INSTANCE, Owner, SecretRef, Spec
+from flowagg_operator.troubles import Trouble
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is looked at: a FlowAggregator with its Secrets, as the last pass read them."""
+
+    owner: Owner
+    spec: Spec
+    secrets: SecretData
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the last look found. partitions, lag, lag_seconds: None: not known."""
+
+    kafka: Verdict = NOT_LOOKED
+    redis: Verdict = NOT_LOOKED
+    consuming: Verdict = NOT_LOOKED
+    partitions: int | None = None
+    lag: int | None = None
+    lag_seconds: float | None = None
+    troubles: Mapping[str, tuple[Trouble, ...]] = field(default_factory=dict)
+
+
+class Observer:
+    """The looks at one FlowAggregator; `look` is called by one thread at a time."""
+
+    def __init__(
+        self,
+        api: Api,
+        settings: OperatorSettings,
+        recorder: Recorder,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._api = api
+        self._settings = settings
+        self._recorder = recorder
+        self._clock = clock
+        self._files = SecretFiles()
+        self._pods = PodClient(settings.pod_timeout_seconds)
+        self._client: KafkaClient | Verdict = NOT_LOOKED
+        self._client_for: tuple[str, str] | None = None
+        self._history = History()
+        self._history_of = ("", "")
+        self._shown: set[tuple[str, str, str]] = set()
+        self._labels: tuple[str, str] | None = None
+        self.last = Observation()
+
+    def look(self, target: Target) -> Observation:
+        """Look once; what was found is in `last` too."""
+        began = time.perf_counter()
+        kafka = self._look_at_kafka(target)
+        redis = self._look_at_redis(target)
+        pods = self._look_at_pods(target)
+        for sentence in kafka.done:
+            self._recorder.say(target.owner, "Normal", "TopicChanged", sentence)
+        of = (target.spec.kafka.topic.name, target.spec.view.group)
+        if of != self._history_of:
+            self._history, self._history_of = History(), of
+        if kafka.snapshot is not None:
+            self._history.add(kafka.snapshot)
+        known = kafka.snapshot is not None
+        seconds = self._history.lag_seconds if known else None
+        replicas = target.spec.consumer.replicas
+        stalled = self._history.stalled() if known else {}
+        self.last = Observation(
+            kafka.verdict,
+            redis,
+            judge(pods.consumers, stalled, replicas, account_name(target.owner, "consumer")),
+            kafka.partitions,
+            kafka.snapshot.total if kafka.snapshot is not None else None,
+            None if seconds is None else round(seconds, 1),
+            {component: tuple(found) for component, found in pods.troubles.items()},
+        )
+        self._publish(target, kafka.snapshot, pods.consumers)
+        metrics.LOOK_SECONDS.observe(time.perf_counter() - began)
+        for name, verdict in (("kafka", kafka.verdict), ("redis", redis)):
+            if not verdict.good:
+                metrics.LOOKS_FAILED.labels(name).inc()
+        return self.last
+
+    def close(self) -> None:
+        """Forget everything, with the metrics of the group."""
+        self._pods.close()
+        self._files.close()
+        self._withdraw()
+
+    def _look_at_kafka(self, target: Target) -> KafkaLook:
+        spec = target.spec
+        ref = spec.kafka.config_secret_ref
+        whole = [SecretRef(name=ref.name)] if ref is not None else []
+        wanted = (spec.kafka.bootstrap_servers, digest_of(target.secrets, whole))
+        if wanted != self._client_for or isinstance(self._client, Verdict):
+            self._client_for = wanted
+            self._client = kafka_look.connect(lambda: self._kafka_settings(target))
+        if isinstance(self._client, Verdict):
+            return KafkaLook(self._client, trouble=self._client.message)
+        return self._client.look(spec.kafka.topic, spec.view.group, self._clock)
+
+    def _kafka_settings(self, target: Target) -> KafkaSettings:
+        kafka = target.spec.kafka
+        return KafkaSettings(
+            kafka_bootstrap_servers=kafka.bootstrap_servers,
+            kafka_topic=kafka.topic.name,
+            kafka_timeout_seconds=self._settings.kafka_timeout_seconds,
+            kafka_properties_file=(
+                self._files.kafka(target.secrets, kafka.config_secret_ref) if kafka.config_secret_ref else None
+            ),
+        )
+
+    def _look_at_redis(self, target: Target) -> Verdict:
+        try:
+            return redis_look.look(self._redis_settings(target))
+        except UnicodeDecodeError:
+            return Verdict("False", "InvalidSettings", "spec.redis: a password in one of its Secrets is no UTF-8 text")
+        except ValidationError as error:
+            said = "; ".join(str(e["msg"]) for e in error.errors(include_input=False))
+            return Verdict("False", "InvalidSettings", f"spec.redis cannot be used: {said}")
+
+    def _redis_settings(self, target: Target) -> RedisSettings:
+        redis, secrets = target.spec.redis, target.secrets
+        tls = redis.tls
+
+        def file(ref: SecretRef | None, key: str = "") -> Path | None:
+            return self._files.file(secrets, ref.name, key or ref.key) if ref else None
+
+        def text(ref: SecretRef | None) -> str:
+            return secrets[ref.name][ref.key].decode("utf-8").rstrip("\r\n") if ref else ""
+
+        behind = bool(redis.sentinels)
+        return RedisSettings(
+            redis_url=redis.url or "redis://unused",
+            redis_sentinels=",".join(redis.sentinels),
+            redis_master_name=redis.master_name,
+            sentinel_username=redis.sentinel_username or None,
+            sentinel_password=text(redis.sentinel_auth_secret_ref),
+            sentinel_timeout_seconds=self._settings.sentinel_timeout_seconds,
+            redis_username=redis.username or None,
+            redis_password=text(redis.auth_secret_ref),
+            redis_timeout_seconds=self._settings.redis_timeout_seconds,
+            redis_tls=tls.enabled if behind else False,
+            sentinel_tls=tls.sentinel if behind else False,
+            redis_ca_file=file(tls.ca_secret_ref),
+            redis_certificate_file=file(tls.client_secret_ref, "tls.crt"),
+            redis_key_file=file(tls.client_secret_ref, "tls.key"),
+            redis_tls_verify_hostname=tls.verify_hostname,
+        )
+
+    def _look_at_pods(self, target: Target) -> PodsLook:
+        try:
+            pods = self._api.list(
+                path("v1", "pods", target.owner.namespace), {"labelSelector": f"{INSTANCE}={target.owner.name}"}
+            )
+        except KubernetesError as error:
+            _log.warning("the pods could not be read", extra={"reason": str(error)})
+            return PodsLook({}, Consumers())
+        return self._pods.look(pods)
+
+    def _publish(self, target: Target, snapshot: Snapshot | None, consumers: Consumers) -> None:
+        """Bring the metrics up to the last look; what is not known is not shown."""
+        name, topic, group = target.owner.name, target.spec.kafka.topic.name, target.spec.view.group
+        if snapshot is None or self._labels != (name, group, topic):
+            self._withdraw()
+        if snapshot is None:
+            return
+        self._labels = (name, group, topic)
+        for partition, lag in snapshot.lags.items():
+            labels = (name, group, topic, str(partition))
+            self._shown.add(labels)
+            metrics.GROUP_LAG.labels(*labels).set(lag)
+            metrics.GROUP_OFFSET.labels(*labels).set(snapshot.committed.get(partition, -1))
+        metrics.GROUP_LAG_SUM.labels(name, group, topic).set(snapshot.total)
+        metrics.GROUP_MEMBERS.labels(name, group).set(snapshot.members or len(set(consumers.owned.values())))
+        if (seconds := self._history.lag_seconds) is not None:
+            metrics.GROUP_LAG_SECONDS.labels(name, group).set(seconds)
+        else:
+            metrics.GROUP_LAG_SECONDS.remove_by_labels({"name": name})
+
+    def _withdraw(self) -> None:
+        for labels in self._shown:
+            metrics.GROUP_LAG.remove(*labels)
+            metrics.GROUP_OFFSET.remove(*labels)
+        self._shown.clear()
+        if self._labels is not None:
+            name, group, topic = self._labels
+            metrics.GROUP_LAG_SUM.remove(name, group, topic)
+            metrics.GROUP_MEMBERS.remove(name, group)
+            metrics.GROUP_LAG_SECONDS.remove_by_labels({"name": name})
+            self._labels = None

@@ -1,0 +1,52 @@
+"""The reasons that conditions have, and what to do about each. The reference is made from this."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from flowagg_operator.conditions import CONSUMING, KAFKA, READY, REDIS
+
+REASONS: Final[Mapping[str, Mapping[str, str]]] = {
+    READY: {
+        "Running": "All that is wanted is there and ready.",
+        "Reconciling": "What was changed is on its way, or the message says what is in its way: a Secret that is not "
+        "there, a right that the operator lacks, an object of the same name that belongs to somebody else.",
+        "WriterNotReady": "Fewer writers are ready than are wanted, or an EndpointSlice of somebody else leads their "
+        "Service elsewhere. The message names the pod and the last lines of its log.",
+        "ReaderNotReady": "The same of the readers.",
+        "ConsumerNotReady": "Fewer consumers are ready than are wanted; see Consuming.",
+        "KafkaUnreachable": "See KafkaReady.",
+        "RedisUnreachable": "See RedisReady.",
+        "InvalidSpec": "The cluster's CRD and this operator do not go together: upgrade the chart, which applies it.",
+    },
+    KAFKA: {
+        "TopicReady": "The topic and its dead-letter topic are there, as spec says.",
+        "Unreachable": "No broker answers. Look at the brokers and at spec.kafka.bootstrapServers.",
+        "AuthenticationFailed": "Kafka refuses the user. Look at sasl.* in the Secret of spec.kafka.configSecretRef.",
+        "AuthorizationFailed": "The user may not look or create. Grant it: describe, create and alter of both topics, "
+        "describe of the group.",
+        "InvalidProperties": "The file of properties holds a name or value that no client takes.",
+        "TopicMissing": "The topic is not there and could not be created; the message says why.",
+        "TopicMisconfigured": "The topic differs from spec or risks records: more partitions than spec says (they are "
+        "never taken away), another replication factor, a setting that exactness rests on. Ready does not follow it.",
+    },
+    REDIS: {
+        "MasterReady": "The master answers, and has room.",
+        "Unreachable": "It does not answer. Look at it and at spec.redis.",
+        "AuthenticationFailed": "Redis or a sentinel refuses the user or password. Look at the Secrets in spec.redis.",
+        "NoMaster": "No sentinel knows a master that is up, or the address is a replica's.",
+        "RedisFull": "used_memory has reached maxmemory: nothing is applied, nothing lost. Raise maxmemory, or "
+        "keep fewer hours.",
+        "RedisMisconfigured": "maxmemory-policy is not noeviction: Redis would drop totals. Ready does not follow it.",
+        "InvalidSettings": "The certificates that spec.redis.tls names cannot be used.",
+    },
+    CONSUMING: {
+        "Applying": "Records are applied.",
+        "Paused": "spec.consumer.replicas is 0.",
+        "Waiting": "Consumers run and wait, for the reason that the message gives.",
+        "NoConsumer": "No consumer pod answers (yet).",
+        "PartitionStopped": "A consumer has stopped partitions, since going on could make totals wrong: "
+        "docs/guides/stopped-partitions.md.",
+        "StalledPartition": "Records wait in a partition and none was applied for a minute. The message names its pod.",
+    },
+}
+"""Condition -> its reasons, the good one first; each condition is Unknown / NotLookedYet before the first look."""
