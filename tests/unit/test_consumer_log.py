@@ -27,7 +27,8 @@ class Member:
 
     made: ClassVar[list["Member"]] = []
 
-    def __init__(self, _: Any) -> None:
+    def __init__(self, properties: dict[str, Any]) -> None:
+        self.properties = properties
         self.messages: list[Failure] = []
         self.closed = False
         self.given: list[int] = []
@@ -61,7 +62,7 @@ def parts(*numbers: int) -> list[TopicPartition]:
 def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     Member.made = []
     monkeypatch.setattr(log_module, "Consumer", Member)
-    monkeypatch.setattr(log_module, "_REJOIN_SECONDS", 0.0)
+    monkeypatch.setattr(log_module, "_JOIN_SECONDS", 0.0)
     return Log(ConsumerSettings(group_protocol="classic"))
 
 
@@ -74,6 +75,7 @@ def test_a_member_that_has_failed_for_good_is_replaced_and_its_partitions_are_gi
     fetched = log.fetch(0)
     assert (fetched.assigned, fetched.revoked) == ([], [0, 2])
     assert "the group id does not exist" in fetched.errors[0]
+    assert log.fetch(0).records == {}
     _, new = Member.made
     # What the old one is told while it leaves is nothing of the new one's.
     old.callbacks["on_revoke"](old, parts(0, 2))
@@ -81,6 +83,21 @@ def test_a_member_that_has_failed_for_good_is_replaced_and_its_partitions_are_gi
     fetched = log.fetch(0)
     assert (fetched.assigned, fetched.revoked) == ([0], [])
     assert new.given == [0]
+
+
+def test_no_protocol_is_guessed_while_no_broker_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [None, None, True]
+    monkeypatch.setattr(log_module, "_speaks_consumer_protocol", lambda _: answers.pop(0))
+    monkeypatch.setattr(log_module, "_JOIN_SECONDS", 0.0)
+    monkeypatch.setattr(log_module, "Consumer", Member)
+    Member.made = []
+    log = Log(ConsumerSettings())
+    (probe,) = Member.made  # of the properties alone
+    assert probe.closed
+    assert "Kafka does not answer" in log.fetch(0).errors[0]
+    assert len(Member.made) == 1
+    assert log.fetch(0).errors == []
+    assert Member.made[1].properties["group.protocol"] == "consumer"
 
 
 def test_a_member_with_an_error_that_passes_stays(log: Log) -> None:

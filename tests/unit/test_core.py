@@ -74,6 +74,20 @@ def test_a_partition_without_a_meta_begins_at_the_low_watermark() -> None:
     assert list(driven.core.running) == [0]
 
 
+def test_a_consumer_without_partitions_finds_out_that_kafka_is_back() -> None:
+    driven = Driven()
+    driven.expect(fx.Fetch, fx.Fetched(errors=["all brokers are down"]))
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, fx.LogAway("Kafka did not answer in time"))
+    assert driven.core.trouble == {"kafka": "Kafka did not answer in time"}
+    driven.expect(fx.Fetch, fx.Fetched())
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, "t")
+    assert driven.core.trouble == {}
+    driven.expect(fx.Fetch, fx.Fetched())
+    driven.expect(fx.Fetch, fx.Fetched())
+
+
 def test_the_topic_is_described_after_the_records_and_awaited_before_anything_is_sent() -> None:
     driven = Driven()
     driven.run_partition()

@@ -2,10 +2,12 @@
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ _OF_A_CONNECTION = _REFUSALS | {KafkaError._TRANSPORT, KafkaError._RESOLVE, Kafk
 _NO_CONNECTION = frozenset(
     {KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT}
 )
+
+_FAILURES_TO_RENEW = 3
+_LEAST_RENEW_SECONDS = 5.0
 
 METADATA_MAX_AGE_MS = 10_000
 """librdkafka refreshes metadata every 5 minutes by default: far too late to see a topic grow."""
@@ -87,6 +92,9 @@ def client_properties(settings: KafkaSettings, service: str, own: Mapping[str, A
         "allow.auto.create.topics": False,
         "socket.keepalive.enable": True,
         "reconnect.backoff.max.ms": 1000,
+        # By default 30 s: so long a client was seen to knock at the address of a broker's pod that is gone, where
+        # not even a refusal comes back, while its name leads to the next one.
+        "socket.connection.setup.timeout.ms": 3000,
         **own,
     }
     if settings.kafka_properties_file is not None:
@@ -101,6 +109,35 @@ def client_properties(settings: KafkaSettings, service: str, own: Mapping[str, A
     properties.setdefault("error_cb", log_error)
     properties["logger"] = _librdkafka  # served by poll and consume, as callbacks are
     return properties
+
+
+class LookUps:
+    """A service's AdminClient, and a new one in its place after failures in a row.
+
+    One that lost its brokers was seen to wait for an address or for the controller for good, while a new one
+    was answered at once.
+    """
+
+    def __init__(self, settings: KafkaSettings, service: str) -> None:
+        self._make = partial(AdminClient, admin_properties(settings, service))
+        self._failures = 0
+        self._made_at = time.monotonic()
+        self.client: AdminClient = self._make()
+
+    def worked(self) -> None:
+        """A look-up was answered."""
+        self._failures = 0
+
+    def failed(self) -> None:
+        """A look-up was not answered."""
+        self._failures += 1
+        now = time.monotonic()
+        if self._failures < _FAILURES_TO_RENEW or now < self._made_at + _LEAST_RENEW_SECONDS:
+            return
+        self._failures, self._made_at = 0, now
+        old, self.client = [self.client], self._make()
+        # Its end may take as long as what it still waits for.
+        threading.Thread(target=old.clear, name="kafka-old-client", daemon=True).start()
 
 
 def admin_properties(settings: KafkaSettings, service: str) -> dict[str, Any]:

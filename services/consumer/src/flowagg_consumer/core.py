@@ -150,8 +150,17 @@ class Core:
             self._refetched.clear()
         else:
             yield from self._receive_all()
+            if "kafka" in self.trouble and not (self.running or self.loading or self.stopped):
+                yield from self._ask_again()
         yield from self._reread()
         yield from self._commit()
+
+    def _ask_again(self) -> Steps[None]:
+        """Without partitions nothing else would show that Kafka is back."""
+        try:
+            yield from _Description((yield fx.StartDescribe()), self.trouble).topic_id()
+        except fx.LogAway as error:
+            self._note(error.source, str(error))
 
     # Step 1 ------------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, TopicDescription
 from flowagg.kafka import (
     KafkaUnavailable,
+    LookUps,
+    TopicMissing,
     admin_properties,
     client_properties,
     describe_topic,
@@ -27,7 +29,7 @@ from flowagg_consumer.settings import ConsumerSettings
 _log = logging.getLogger(__name__)
 
 _FEATURE_POLLS: Final = 30
-_REJOIN_SECONDS: Final = 1.0
+_JOIN_SECONDS: Final = 1.0  # between tries
 _SEEK_PAUSE_SECONDS: Final = 0.001
 _TRUNCATED: Final = KafkaError(KafkaError._LOG_TRUNCATION).str()
 
@@ -59,6 +61,24 @@ class Log:
         self._revoked: list[int] = []
         self._assigned: list[int] = []
         self._commit_failed = False
+        self._settings = settings
+        self._owned: set[int] = set()
+        self._tried_at = float("-inf")
+        self._consumer: Consumer | None = None
+        self._join()
+        if self._consumer is None:
+            Consumer(self._properties("classic")).close()  # wrong properties end the process, also without Kafka
+        self._look_ups = LookUps(settings, "consumer")
+        letters = {
+            "enable.idempotence": True,
+            "linger.ms": 0,
+            "message.timeout.ms": int(settings.kafka_timeout_seconds * 1000),
+        }
+        self._producer = Producer(client_properties(settings, "consumer-dead-letters", letters))
+
+    def _properties(self, protocol: str) -> dict[str, Any]:
+        """What makes a member of the group."""
+        settings = self._settings
         own = {
             "group.id": f"flowagg-{settings.view}",
             "auto.offset.reset": "error",
@@ -77,10 +97,6 @@ class Log:
             "fetch.queue.backoff.ms": 5,
             "on_commit": self._on_commit,
         }
-        protocol = settings.group_protocol
-        if protocol == "auto":
-            protocol = "consumer" if _speaks_consumer_protocol(settings) else "classic"
-        _log.info("group", extra={"protocol": protocol, "group": own["group.id"]})
         if protocol == "consumer":
             own["group.protocol"] = "consumer"  # KIP-848: the broker assigns, and says how often to call
         else:
@@ -89,62 +105,73 @@ class Log:
                 "session.timeout.ms": int(settings.session_timeout_seconds * 1000),
                 "heartbeat.interval.ms": int(settings.heartbeat_seconds * 1000),
             }
-        self._properties = client_properties(settings, "consumer", own)
-        self._owned: set[int] = set()
-        self._consumer = self._join()
-        self._joined_at = time.monotonic()
-        self._admin = AdminClient(admin_properties(settings, "consumer"))
-        letters = {
-            "enable.idempotence": True,
-            "linger.ms": 0,
-            "message.timeout.ms": int(settings.kafka_timeout_seconds * 1000),
-        }
-        self._producer = Producer(client_properties(settings, "consumer-dead-letters", letters))
+        return client_properties(settings, "consumer", own)
 
-    def _join(self) -> Consumer:
-        """A new member of the group."""
-        consumer = Consumer(self._properties)
-        consumer.subscribe(
+    def _join(self) -> None:
+        """Become a member of the group, unless the protocol is the broker's to say and it does not answer.
+
+        Never by a guess: members of the classic protocol and of KIP-848 in one group were seen to keep a later one
+        out for good.
+        """
+        self._tried_at = time.monotonic()
+        protocol: str = self._settings.group_protocol
+        if protocol == "auto":
+            speaks = _speaks_consumer_protocol(self._settings)
+            if speaks is None:
+                return
+            protocol = "consumer" if speaks else "classic"
+        _log.info("group", extra={"protocol": protocol, "group": f"flowagg-{self._settings.view}"})
+        self._consumer = Consumer(self._properties(protocol))
+        self._consumer.subscribe(
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
-        return consumer
 
-    def _join_anew(self, reason: str) -> None:
-        """Put a new member in the place of one that takes part no more.
+    def _give_up(self, member: Consumer, reason: str) -> None:
+        """Part with a member that takes part no more; a new one takes its place.
 
         librdkafka ends a member for good where the coordinator does not know its group (KIP-848): a broker
         that was replaced, or is still loading its groups.
         """
         _log.error("the group's member has failed for good; a new one takes its place", extra={"reason": reason})
-        old, owned, self._owned = self._consumer, self._owned, set()
-        time.sleep(max(0.0, self._joined_at + _REJOIN_SECONDS - time.monotonic()))
-        self._consumer, self._joined_at = self._join(), time.monotonic()
-        self._assigned, self._revoked = [], [*self._revoked, *sorted(owned)]
+        self._consumer = None
+        self._revoked += sorted(self._owned)
+        self._assigned = []
+        self._owned = set()
         # It may wait for answers that do not come.
-        threading.Thread(target=old.close, name="leave-group", daemon=True).start()
+        threading.Thread(target=member.close, name="leave-group", daemon=True).start()
 
     def fetch(self, wait_seconds: float) -> fx.Fetched:
         """Wait for a record, then for more up to the batch's bounds."""
-        messages = self._consumer.consume(1, wait_seconds)
+        if self._consumer is None and time.monotonic() >= self._tried_at + _JOIN_SECONDS:
+            self._join()
+        member = self._consumer
+        if member is None:
+            time.sleep(wait_seconds)
+            return fx.Fetched(errors=["Kafka does not answer: the group is joined once it does"])
+        messages = member.consume(1, wait_seconds)
         if messages:
-            messages += self._consumer.consume(self._batch_records - 1, self._linger_seconds)
+            messages += member.consume(self._batch_records - 1, self._linger_seconds)
             fatal = next((error for m in messages if (error := m.error()) is not None and _is_fatal(error)), None)
             if fatal is not None:
-                self._join_anew(fatal.str())
+                self._give_up(member, fatal.str())
         revoked, assigned, self._revoked, self._assigned = self._revoked, self._assigned, [], []
         failed, self._commit_failed = self._commit_failed, False
         return _sort_out(messages, revoked, assigned, failed)
 
     def start_describe(self) -> "Future[TopicDescription]":
         """Start a description of the topic; resolve it with await_topic()."""
-        return describe_topic(self._admin, self._topic, self._timeout_seconds)
+        return describe_topic(self._look_ups.client, self._topic, self._timeout_seconds)
 
     def await_topic(self, description: "Future[TopicDescription]") -> str:
         """The topic's id. Raises LogAway."""
         try:
-            return resolve_topic(description, self._topic, self._timeout_seconds).topic_id
+            topic_id = resolve_topic(description, self._topic, self._timeout_seconds).topic_id
         except KafkaUnavailable as error:
+            if not isinstance(error, TopicMissing):
+                self._look_ups.failed()
             raise fx.LogAway(str(error)) from error
+        self._look_ups.worked()
+        return topic_id
 
     def watermarks(self, partitions: Iterable[int]) -> dict[int, fx.Bounds]:
         """Where the log of partitions begins and ends. Raises LogAway."""
@@ -158,7 +185,7 @@ class Log:
     def check_topic(self) -> list[Finding]:
         """What is wrong with the topic's settings; nothing where Kafka does not tell them. Raises LogAway."""
         resource = ConfigResource(ConfigResource.Type.TOPIC, self._topic)
-        asked = self._admin.describe_configs([resource], request_timeout=self._timeout_seconds)[resource]
+        asked = self._look_ups.client.describe_configs([resource], request_timeout=self._timeout_seconds)[resource]
         description = self.start_describe()
         try:
             settings = {name: str(entry.value) for name, entry in asked.result(self._timeout_seconds + 1).items()}
@@ -172,16 +199,23 @@ class Log:
             raise fx.LogAway("Kafka did not answer in time") from error
         return judge_topic(settings, min((len(part.replicas) for part in partitions), default=1))
 
+    @property
+    def _member(self) -> Consumer:
+        """The member that owns partitions. Raises LogAway where there is none any more."""
+        if self._consumer is None:
+            raise fx.LogAway("this consumer is in no group at the moment")
+        return self._consumer
+
     def restart(self, number: int, start: fx.Start) -> None:
         """Fetch an owned partition from start on; what was fetched before is dropped. Raises LogAway."""
         part = TopicPartition(self._topic, number, start.offset)
         try:
-            self._consumer.incremental_unassign([part])
-            self._consumer.pause([part])  # outlives assignments: nothing is fetched until all is said
-            self._consumer.incremental_assign([part])
+            self._member.incremental_unassign([part])
+            self._member.pause([part])  # outlives assignments: nothing is fetched until all is said
+            self._member.incremental_assign([part])
             if start.offset > 0 and start.leader_epoch >= 0:
                 self._seek(TopicPartition(self._topic, number, start.offset, leader_epoch=start.leader_epoch))
-            self._consumer.resume([part])
+            self._member.resume([part])
         except KafkaException as error:  # taken away meanwhile: the next fetch tells
             raise fx.LogAway(f"partition {number} could not be started: {error}") from error
 
@@ -195,7 +229,7 @@ class Log:
         deadline = time.monotonic() + self._timeout_seconds
         while True:
             try:
-                self._consumer.seek(part)
+                self._member.seek(part)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError._STATE or time.monotonic() > deadline:
                     raise
@@ -206,16 +240,16 @@ class Log:
     def pause(self, number: int) -> None:
         """Fetch nothing more of a partition until restart()."""
         try:
-            self._consumer.pause([TopicPartition(self._topic, number)])
-        except KafkaException as error:
+            self._member.pause([TopicPartition(self._topic, number)])
+        except (KafkaException, fx.LogAway) as error:
             _log.info("not paused", extra={"partition": number, "reason": str(error)})
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """Step 7: tell Kafka the positions, for lag tools; never read back. Failures are only logged."""
         try:
             offsets = [TopicPartition(self._topic, number, position) for number, position in positions.items()]
-            self._consumer.commit(offsets=offsets, asynchronous=True)
-        except KafkaException as error:
+            self._member.commit(offsets=offsets, asynchronous=True)
+        except (KafkaException, fx.LogAway) as error:
             _log.warning("commit failed", extra={"reason": str(error)})
 
     def send_dead_letters(self, partition: int, topic_id: str, letters: Iterable[DeadLetter]) -> None:
@@ -253,21 +287,24 @@ class Log:
 
     def serve_logs(self) -> None:
         """Hand librdkafka's log lines of the other clients on; unserved they would pile up."""
-        self._admin.poll(0)
+        self._look_ups.client.poll(0)
         self._producer.poll(0)
 
     def close(self) -> None:
         """Leave the group."""
-        self._consumer.close()
+        if self._consumer is not None:
+            self._consumer.close()
 
     def _offsets(self, numbers: list[int], spec: Any) -> dict[int, Any]:
         request = {TopicPartition(self._topic, number): spec for number in numbers}
-        futures = self._admin.list_offsets(request, request_timeout=self._timeout_seconds)
+        futures = self._look_ups.client.list_offsets(request, request_timeout=self._timeout_seconds)
         try:
             return {part.partition: future.result(self._timeout_seconds + 1) for part, future in futures.items()}
         except KafkaException as error:
+            self._look_ups.failed()
             raise fx.LogAway(str(look_up_error(error, self._topic))) from error
         except TimeoutError as error:
+            self._look_ups.failed()
             raise fx.LogAway("Kafka did not answer in time") from error
 
     # Callbacks run inside consume(). They never raise and never assign nothing: confluent-kafka
@@ -304,11 +341,11 @@ class Log:
             self._commit_failed = True
 
 
-def _speaks_consumer_protocol(settings: ConsumerSettings) -> bool:
-    """Whether the broker has ConsumerGroupHeartbeat (KIP-848).
+def _speaks_consumer_protocol(settings: ConsumerSettings) -> bool | None:
+    """Whether the broker has ConsumerGroupHeartbeat (KIP-848); None where no broker answers.
 
-    No client API tells; librdkafka's log of a broker's features does. Where it cannot be had the
-    answer is no: the classic protocol works everywhere.
+    No client API tells; librdkafka's log of a broker's features does. Where it cannot be had of a broker
+    that answers, the answer is no: the classic protocol works everywhere.
     """
     seen: list[str] = []
 
@@ -322,7 +359,8 @@ def _speaks_consumer_protocol(settings: ConsumerSettings) -> bool:
     try:
         probe.list_topics(topic=settings.kafka_topic, timeout=settings.kafka_timeout_seconds)
     except KafkaException as error:
-        _log.warning("the broker's features are not known: classic group protocol", extra={"reason": str(error)})
+        _log.warning("waiting for kafka, to know its group protocol", extra={"reason": str(error)})
+        return None
     for _ in range(_FEATURE_POLLS):
         probe.poll(0.01)
         if any("ConsumerGroupHeartbeat" in line and "Versions" in line for line in seen):

@@ -4,11 +4,11 @@ import asyncio
 from typing import Any
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from flowagg.kafka import (
     KafkaUnavailable,
+    LookUps,
     Topic,
-    admin_properties,
+    TopicMissing,
     describe_topic,
     end_offsets,
     look_up_error,
@@ -24,12 +24,12 @@ class Log:
     def __init__(self, settings: KafkaSettings) -> None:
         self._topic_name = settings.kafka_topic
         self._timeout_seconds = settings.kafka_timeout_seconds
-        self._admin = AdminClient(admin_properties(settings, "reader"))
+        self._look_ups = LookUps(settings, "reader")
         self._known: Topic | None = None
 
     def serve_logs(self) -> None:
         """Hand librdkafka's log lines on; unserved they would pile up."""
-        self._admin.poll(0)
+        self._look_ups.client.poll(0)
 
     async def end(self) -> Position:
         """The end offsets of every partition, as of after this call. Raises KafkaUnavailable.
@@ -39,11 +39,17 @@ class Log:
         """
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await self._end()
+                found = await self._end()
         except TimeoutError:
+            self._look_ups.failed()
             raise KafkaUnavailable("Kafka did not answer in time") from None
         except KafkaException as error:
-            raise look_up_error(error, self._topic_name) from error
+            found_out = look_up_error(error, self._topic_name)
+            if not isinstance(found_out, TopicMissing):
+                self._look_ups.failed()
+            raise found_out from error
+        self._look_ups.worked()
+        return found
 
     async def _end(self) -> Position:
         known = self._known
@@ -69,9 +75,10 @@ class Log:
         )
 
     async def _describe(self) -> Topic:
-        return topic_of(await asyncio.wrap_future(describe_topic(self._admin, self._topic_name, self._timeout_seconds)))
+        described = describe_topic(self._look_ups.client, self._topic_name, self._timeout_seconds)
+        return topic_of(await asyncio.wrap_future(described))
 
     async def _ends(self, partitions: frozenset[int]) -> dict[int, Any]:
-        futures = end_offsets(self._admin, self._topic_name, partitions, self._timeout_seconds)
+        futures = end_offsets(self._look_ups.client, self._topic_name, partitions, self._timeout_seconds)
         results: list[Any] = await asyncio.gather(*(asyncio.wrap_future(future) for future in futures.values()))
         return dict(zip(futures, results, strict=True))

@@ -6,13 +6,12 @@ import logging
 import time
 
 from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import AdminClient
 from flowagg.errors import FlowaggError
 from flowagg.kafka import (
     KafkaUnavailable,
+    LookUps,
     Topic,
     TopicMissing,
-    admin_properties,
     client_properties,
     describe_topic,
     log_error,
@@ -57,7 +56,7 @@ class Log:
         self._topic_name = settings.kafka_topic
         self._fatal: str | None = None
         self._producer = self._new_producer()
-        self._admin = AdminClient(admin_properties(settings, "writer"))
+        self._look_ups = LookUps(settings, "writer")
         self._known = KnownKeys(settings.known_keys)
         self._partition_of = partitioner()
         self._in_flight_bytes = 0
@@ -200,11 +199,12 @@ class Log:
         timeout = self._settings.kafka_timeout_seconds
         while True:
             began = time.monotonic()
-            self._admin.poll(0)  # librdkafka's log lines, which would pile up
+            self._look_ups.client.poll(0)  # librdkafka's log lines, which would pile up
             try:
-                future = describe_topic(self._admin, self._topic_name, timeout)
+                future = describe_topic(self._look_ups.client, self._topic_name, timeout)
                 self._topic = await asyncio.to_thread(resolve_topic, future, self._topic_name, timeout)
                 self._failures = 0
+                self._look_ups.worked()
             except KafkaUnavailable as error:
                 self._failures += 1
                 if str(error) != self._trouble or self._failures == 1:
@@ -212,9 +212,8 @@ class Log:
                 self._trouble = str(error)
                 if isinstance(error, TopicMissing):
                     self._topic = None
-                elif self._failures % _FAILURES_TO_DOUBT == 0:
-                    # After a broker's end an admin client was seen to wait for its address for good.
-                    self._admin = AdminClient(admin_properties(self._settings, "writer"))
+                else:
+                    self._look_ups.failed()
             metrics.AWAITED.labels("kafka").set(self.trouble is not None)
             wait = self._settings.topic_refresh_seconds
             if self._failures:
