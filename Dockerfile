@@ -26,7 +26,7 @@ ARG SERVICE
 LABEL org.opencontainers.image.title="flow-aggregator/${SERVICE}" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /app /app
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONFAULTHANDLER=1
 # A number, so that Kubernetes can see that it is not root.
 USER 65532:65532
 EXPOSE 8080

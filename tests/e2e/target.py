@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -110,7 +110,8 @@ class Node:
         if not found:
             raise LookupError(f"no process of container {container}")
         for pid in found:
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # a probe's, that has ended meanwhile
+                os.kill(pid, number)
 
     @contextmanager
     def api_server_stopped(self) -> Iterator[float]:

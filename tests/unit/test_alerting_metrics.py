@@ -9,7 +9,7 @@ import pytest
 import redis
 from flowagg.position import Position
 from flowagg.view import Meta
-from flowagg_consumer.effects import Fetched
+from flowagg_consumer.effects import Fetched, LogAway
 from flowagg_consumer.log import Log as ConsumerLog
 from flowagg_consumer.partition import DeadLetterReason
 from flowagg_consumer.settings import ConsumerSettings
@@ -38,6 +38,9 @@ class LastFetch:
     def fetch(self, _: float) -> Fetched:
         self.then()
         return Fetched(errors=self._errors)
+
+    def start_describe(self) -> None:
+        raise LogAway("Kafka did not answer in time")
 
     def close(self) -> None: ...
 

@@ -7,9 +7,11 @@ import yaml
 from flowagg.kubernetes import Api, NotFound, path
 
 from flowagg_operator.drift import additions
-from flowagg_operator.spec import GROUP, MANAGER, PLURAL
+from flowagg_operator.spec import GROUP, PLURAL
 
 NAME: Final = f"{PLURAL}.{GROUP}"
+_MANAGER: Final = "helm"
+"""Helm's own: Helm 4 applies crds/ server-side at each install, and would be refused what another manager owns."""
 
 
 def load() -> dict[str, Any]:
@@ -30,9 +32,9 @@ def apply(api: Api) -> str:
         before = api.get(where)["metadata"]["resourceVersion"]
     except NotFound:
         before = ""
-    after = api.apply(where, wanted, field_manager=MANAGER, force=True)
-    if added := additions(wanted, after):
-        after = api.merge(where, added, field_manager=MANAGER)
+    after = api.apply(where, wanted, field_manager=_MANAGER, force=True)
+    if added := additions(wanted, after, _MANAGER):
+        after = api.merge(where, added, field_manager=_MANAGER)
     if not before:
         return f"created {NAME}"
     same = before == after["metadata"]["resourceVersion"]

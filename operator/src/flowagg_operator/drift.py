@@ -56,13 +56,13 @@ def holds(wanted: Any, found: Any) -> bool:
     return str(wanted) == str(found)
 
 
-def additions(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """A merge patch that takes away what others added to spec; empty where there is nothing."""
+def additions(wanted: Mapping[str, Any], found: Mapping[str, Any], manager: str = MANAGER) -> dict[str, Any]:
+    """A merge patch that takes away what others than the manager added to spec; empty where there is nothing."""
     ours: Mapping[str, Any] = {}
     theirs: list[Mapping[str, Any]] = []
     for entry in found["metadata"].get("managedFields") or []:
         fields = entry.get("fieldsV1") or {}
-        if entry.get("manager") == MANAGER and entry.get("operation") == "Apply":
+        if entry.get("manager") == manager and entry.get("operation") == "Apply":
             ours = fields
         elif not entry.get("subresource"):
             theirs.append(fields)

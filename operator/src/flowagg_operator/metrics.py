@@ -38,10 +38,16 @@ GROUP_LAG = Gauge(
     ["name", "consumergroup", "topic", "partition"],
 )
 GROUP_LAG_SUM = Gauge(
-    "kafka_consumergroup_lag_sum", "Records of a topic that a group has not applied.", ["name", "consumergroup", "topic"]
+    "kafka_consumergroup_lag_sum",
+    "Records of a topic that a group has not applied.",
+    ["name", "consumergroup", "topic"],
 )
 GROUP_OFFSET = Gauge(
-    "kafka_consumergroup_current_offset", "Offset that a group has committed.", ["name", "consumergroup", "topic", "partition"]
+    "kafka_consumergroup_current_offset",
+    "Offset that a group has committed.",
+    ["name", "consumergroup", "topic", "partition"],
 )
 GROUP_MEMBERS = Gauge("kafka_consumergroup_members", "Members of a group.", ["name", "consumergroup"])
-GROUP_LAG_SECONDS = Gauge("kafka_consumergroup_group_lag_seconds", "Lag of a group as time, in seconds.", ["name", "group"])
+GROUP_LAG_SECONDS = Gauge(
+    "kafka_consumergroup_group_lag_seconds", "Lag of a group as time, in seconds.", ["name", "group"]
+)

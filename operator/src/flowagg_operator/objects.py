@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from flowagg.kubernetes import Api, Conflict, NotFound, path
+from flowagg.kubernetes import Api, Conflict, Invalid, NotFound, path
 
 from flowagg_operator.drift import APPLIED, additions, applied_digest, holds
 from flowagg_operator.elections import SERVICE_LABEL
@@ -56,7 +56,15 @@ class Objects:
         same = before is not None and applied_digest(before) == manifest["metadata"]["annotations"][APPLIED]
         if before is not None and same and holds(manifest, before) and not _additions(manifest, before):
             return before
-        after = self._api.apply(where, manifest, field_manager=MANAGER, force=True)
+        try:
+            after = self._api.apply(where, manifest, field_manager=MANAGER, force=True)
+        except Invalid:
+            if before is None or kind not in _KEPT_PURE:
+                raise
+            # Lists are merged by their keys: an entry whose key somebody changed stays beside ours, and both may not
+            # be (two ports of one name). A merge patch puts lists in the place of what is there.
+            self._api.merge(where, {"spec": manifest["spec"]}, field_manager=MANAGER)
+            after = self._api.apply(where, manifest, field_manager=MANAGER, force=True)
         if added := _additions(manifest, after):
             after = self._api.merge(where, added, field_manager=MANAGER)
         self._live[kind, name] = after

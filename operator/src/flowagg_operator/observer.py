@@ -68,8 +68,8 @@ class Observer:
         self._client_for: tuple[str, str] | None = None
         self._history = History()
         self._history_of = ("", "")
-        self._shown: set[tuple[str, str, str]] = set()
-        self._labels: tuple[str, str] | None = None
+        self._shown: set[tuple[str, str, str, str]] = set()
+        self._labels: tuple[str, str, str] | None = None
         self.last = Observation()
 
     def look(self, target: Target) -> Observation:

@@ -102,7 +102,7 @@ class Reconciler:
             resource = self._api.get(path(API_VERSION, PLURAL, self._namespace, name))
         except NotFound:
             self._observe(name, None)
-            forget_conditions(name)
+            forget(name)
             return None
         if resource["metadata"].get("deletionTimestamp"):
             return None
@@ -238,6 +238,7 @@ class Reconciler:
                 "lag": observation.lag,
                 "lagSeconds": observation.lag_seconds,
             }
+        show_replicas(owner.name, facts.deployments)
         self._write_status(owner, work.status, work.generation, verdicts, known)
 
     def _write_status(
@@ -288,9 +289,17 @@ def show_conditions(name: str, verdicts: Mapping[str, Verdict]) -> None:
             metrics.CONDITION.labels(name, kind, status).set(verdict.status == status)
 
 
-def forget_conditions(name: str) -> None:
+def show_replicas(name: str, deployments: Mapping[str, Any]) -> None:
+    """Bring the metrics of a FlowAggregator's pods up to date. deployments: by component."""
+    for component, found in deployments.items():
+        metrics.REPLICAS.labels(name, component, "desired").set(found["spec"].get("replicas", 1))
+        metrics.REPLICAS.labels(name, component, "ready").set((found.get("status") or {}).get("readyReplicas", 0))
+
+
+def forget(name: str) -> None:
     """Withdraw the metrics of a FlowAggregator that is gone."""
-    metrics.CONDITION.remove_by_labels({"name": name})
+    for metric in (metrics.CONDITION, metrics.REPLICAS):
+        metric.remove_by_labels({"name": name})
 
 
 def _active(spec: Spec, component: str, facts: Facts) -> str | None:

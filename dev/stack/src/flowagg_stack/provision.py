@@ -26,6 +26,7 @@ _PACKAGES: Final = {
     "curl": ("curl", "curl"),
     "wrk": ("wrk", "wrk"),
     "promtool": ("prometheus", "prometheus"),
+    "nginx": ("nginx-light", "nginx"),
 }
 """program -> its package for apt and for brew"""
 
@@ -42,7 +43,7 @@ def cache_directory() -> Path:
 
 def provision(say: Callable[[str], None]) -> None:
     """Bring everything that the tests need. Raises Missing."""
-    needed = ["java", "redis-server", "curl", "promtool"]
+    needed = ["java", "redis-server", "curl", "promtool", "nginx"]
     if not _jars_there():
         needed.append("mvn")
     missing = [program for program in needed if _find(program) is None]
