@@ -44,7 +44,7 @@ test: .venv/.synced ## Run the tests, on a real Kafka and a real Redis that they
 	@$(PYTHON) -m pytest -m 'not cluster and not e2e' $(PYTEST_ARGS)
 
 .PHONY: test-cluster
-test-cluster: .venv/.synced ## Run the tests on three Kafka brokers and a Redis Sentinel set
+test-cluster: .venv/.synced ## Run the tests on three Kafka brokers, a Redis Sentinel set and a Kubernetes API server
 	@$(PYTHON) -m flowagg_stack provision
 	@$(PYTHON) -m pytest -m cluster $(PYTEST_ARGS)
 
@@ -119,6 +119,10 @@ image: ## Build a service's image (SERVICE=writer|consumer|reader|operator, BASE
 	@builder=$$(command -v docker || command -v podman || command -v buildah) \
 	  || { echo "install docker, podman or buildah to build images"; exit 1; }; \
 	"$$builder" build --build-arg SERVICE=$(SERVICE) --build-arg BASE=$(BASE) -t flow-aggregator/$(SERVICE):dev .
+
+.PHONY: e2e-build
+e2e-build: .venv/.synced ## Build what that Kubernetes is made of, once (20 minutes on two cores), as root
+	@$(PYTHON) -m flowagg_cluster build
 
 .PHONY: e2e-up
 e2e-up: .venv/.synced ## Start a real single-node Kubernetes here, as root (builds it once), or take KUBECONFIG's

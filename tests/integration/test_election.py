@@ -26,9 +26,12 @@ from flowagg_stack.services import Service, start_service
 from tests.conftest import Place
 from tests.integration.tools import wait_for
 
-pytestmark = pytest.mark.skipif(
-    not (ETCD.is_built and KUBERNETES.is_built), reason="needs etcd and kube-apiserver: make e2e-up builds them once"
-)
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(
+        not (ETCD.is_built and KUBERNETES.is_built), reason="needs etcd and kube-apiserver: make e2e-build"
+    ),
+]
 
 NAMESPACE = "flows"
 ADMINISTRATOR = "admin"
