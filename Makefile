@@ -129,7 +129,7 @@ e2e-up: .venv/.synced ## Start a real single-node Kubernetes here, as root (buil
 	@$(PYTHON) -m flowagg_cluster up
 
 .PHONY: e2e
-e2e: e2e-up ## Run the end-to-end tests on that Kubernetes (E2E_FULL=1: the long ones too)
+e2e: e2e-up ## Run the end-to-end tests on that Kubernetes
 	@$(PYTHON) -m flowagg_cluster image
 	@$(PYTHON) -m flowagg_cluster standins
 	@$(PYTHON) -m pytest tests/e2e -m e2e $(PYTEST_ARGS)

@@ -32,14 +32,11 @@ _KUBE = pytest.StashKey[Kube]()
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     config.addinivalue_line("markers", "e2e: needs a cluster; make e2e runs these")
-    config.addinivalue_line("markers", "full: an e2e test that takes long; E2E_FULL=1 runs it")
     here = Path(__file__).parent
     mine = [item for item in items if item.path.is_relative_to(here)]
     for item in mine:
         item.add_marker(pytest.mark.e2e)
         item.add_marker(pytest.mark.timeout(_TEST_SECONDS))
-        if item.get_closest_marker("full") and "E2E_FULL" not in os.environ:
-            item.add_marker(pytest.mark.skip(reason="takes long: set E2E_FULL=1"))
     # The rest of the session stays where it is.
     mine.sort(key=lambda item: (item.path.stem == _LAST, item.path.stem != _FIRST))
     places = iter(mine)
