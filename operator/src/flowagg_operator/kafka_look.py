@@ -20,7 +20,6 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import (
-    AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -29,7 +28,7 @@ from confluent_kafka.admin import (
     OffsetSpec,
     TopicDescription,
 )
-from flowagg.kafka import InvalidProperties, admin_properties, log_error
+from flowagg.kafka import InvalidProperties, LookUps, log_error
 from flowagg.settings import KafkaSettings
 from flowagg.topic_rules import judge_topic
 
@@ -97,18 +96,19 @@ class KafkaClient:
         self._servers = settings.kafka_bootstrap_servers
         self._timeout_seconds = settings.kafka_timeout_seconds
         self._said, self._said_code, self._said_at = "", 0, 0.0
-        properties = admin_properties(settings, "operator")
-        properties["error_cb"] = self._note
-        self._admin = AdminClient(properties)
+        self._look_ups = LookUps(settings, "operator", {"error_cb": self._note})
 
     def look(self, topic: Topic, group: str, clock: Callable[[], float]) -> KafkaLook:
         """Bring the topics about, judge them, and take a snapshot of the group's offsets."""
         done: list[str] = []
-        self._admin.poll(0)  # serves callbacks and librdkafka's log lines, which would pile up
+        self._look_ups.client.poll(0)  # serves callbacks and librdkafka's log lines, which would pile up
         try:
             partitions, findings = self._topics(topic, done)
         except _Failed as failed:
+            if failed.verdict.reason == "Unreachable":
+                self._look_ups.failed()
             return KafkaLook(failed.verdict, trouble=failed.verdict.message, done=tuple(done))
+        self._look_ups.worked()
         verdict = (
             Verdict("False", "TopicMisconfigured", f"topic {topic.name}: " + "; ".join(findings))
             if findings
@@ -155,7 +155,7 @@ class KafkaClient:
         return partitions, findings
 
     def _describe(self, name: str) -> TopicDescription | None:
-        futures = self._admin.describe_topics(TopicCollection([name]), request_timeout=self._timeout_seconds)
+        futures = self._look_ups.client.describe_topics(TopicCollection([name]), request_timeout=self._timeout_seconds)
         try:
             found: TopicDescription = self._result(futures[name])
         except KafkaException as error:
@@ -171,7 +171,7 @@ class KafkaClient:
         new = NewTopic(name, partitions, topic.replication_factor, config=config)
         options = {"operation_timeout": self._timeout_seconds, "request_timeout": self._timeout_seconds}
         try:
-            self._result(self._admin.create_topics([new], **options)[name])
+            self._result(self._look_ups.client.create_topics([new], **options)[name])
         except KafkaException as error:
             code = _code(error)
             if code == KafkaError.TOPIC_ALREADY_EXISTS:
@@ -194,7 +194,7 @@ class KafkaClient:
         wanted = NewPartitions(topic.name, topic.partitions)
         options = {"operation_timeout": self._timeout_seconds, "request_timeout": self._timeout_seconds}
         try:
-            self._result(self._admin.create_partitions([wanted], **options)[topic.name])
+            self._result(self._look_ups.client.create_partitions([wanted], **options)[topic.name])
         except KafkaException as error:
             if _code(error) in _NO_CONNECTION:
                 raise self._failed(error, f"have topic {topic.name} grow") from error
@@ -208,7 +208,7 @@ class KafkaClient:
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic.name)
         try:
             entries = self._result(
-                self._admin.describe_configs([resource], request_timeout=self._timeout_seconds)[resource]
+                self._look_ups.client.describe_configs([resource], request_timeout=self._timeout_seconds)[resource]
             )
         except KafkaException as error:
             if _code(error) in _REFUSED:
@@ -235,14 +235,14 @@ class KafkaClient:
         ]
         resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=changes)
         options = {"request_timeout": self._timeout_seconds}
-        self._result(self._admin.incremental_alter_configs([resource], **options)[resource])
+        self._result(self._look_ups.client.incremental_alter_configs([resource], **options)[resource])
 
     def _snapshot(self, topic: str, count: int, group: str, clock: Callable[[], float]) -> Snapshot:
         partitions = [TopicPartition(topic, number) for number in range(count)]
         try:
             # 1. What is committed; 2. the watermarks; 3. the group.
             asked = [ConsumerGroupTopicPartitions(group, partitions)]
-            offsets = self._admin.list_consumer_group_offsets(asked, request_timeout=self._timeout_seconds)
+            offsets = self._look_ups.client.list_consumer_group_offsets(asked, request_timeout=self._timeout_seconds)
             committed = {
                 part.partition: part.offset
                 for part in self._result(offsets[group]).topic_partitions
@@ -256,7 +256,7 @@ class KafkaClient:
 
     def _offsets(self, partitions: Iterable[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
         # To the end for readers of committed records: what lies behind an open transaction cannot be applied yet.
-        futures = self._admin.list_offsets(
+        futures = self._look_ups.client.list_offsets(
             dict.fromkeys(partitions, spec),
             request_timeout=self._timeout_seconds,
             isolation_level=IsolationLevel.READ_COMMITTED,
@@ -265,7 +265,7 @@ class KafkaClient:
 
     def _members(self, group: str) -> int | None:
         """Members of the group; None: this broker does not say."""
-        futures = self._admin.describe_consumer_groups([group], request_timeout=self._timeout_seconds)
+        futures = self._look_ups.client.describe_consumer_groups([group], request_timeout=self._timeout_seconds)
         try:
             return len(self._result(futures[group]).members)
         except KafkaException as error:
@@ -294,7 +294,7 @@ class KafkaClient:
         return self._said if self._said and time.monotonic() - self._said_at < _SAID_SECONDS else None
 
     def _failed(self, error: KafkaException, doing: str) -> _Failed:
-        self._admin.poll(0)  # serves the error callback
+        self._look_ups.client.poll(0)  # serves the error callback
         code = _code(error)
         if code in _REFUSED:
             text = f"the user may not {doing}: {_text(error)}; grant it, or give another user in kafka.configSecretRef"

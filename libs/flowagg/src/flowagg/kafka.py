@@ -118,8 +118,9 @@ class LookUps:
     was answered at once.
     """
 
-    def __init__(self, settings: KafkaSettings, service: str) -> None:
-        self._make = partial(AdminClient, admin_properties(settings, service))
+    def __init__(self, settings: KafkaSettings, service: str, own: Mapping[str, Any] | None = None) -> None:
+        """own: properties of the client's own. Raises what admin_properties and the client's construction raise."""
+        self._make = partial(AdminClient, admin_properties(settings, service) | dict(own or {}))
         self._failures = 0
         self._made_at = time.monotonic()
         self.client: AdminClient = self._make()
