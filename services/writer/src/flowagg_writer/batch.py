@@ -188,7 +188,7 @@ class Batch:
                     yield
                 step = flows[:FLOWS_A_STEP]
                 del flows[:FLOWS_A_STEP]
-                # By columns: a call of the encoder, and a turn of a loop here, for each record cost a third more.
+                # By columns: a call of the encoder, and a turn of a loop here, for each record cost more.
                 keys = encode_column([(flow.src_app, flow.dest_app, flow.vpc_id, flow.hour) for flow in step])
                 partitions: Iterable[int] = repeat(-1)
                 if key is None:
