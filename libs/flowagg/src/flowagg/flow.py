@@ -158,7 +158,7 @@ def encode_value(bytes_tx: int, bytes_rx: int, mark: Mark | None = None) -> byte
 
 
 def encode_column(items: Sequence[FlowKey | ByteCounts]) -> list[bytes]:
-    """Keys or values, encoded as encode_key and encode_value do, in one call: measured, a sixth less time than in many."""
+    """Keys or values, as encode_key and encode_value make them, in one call: measured, a sixth less time."""
     lines = _encode_lines(items).split(b"\n")  # a string holds no line end: JSON escapes it
     lines.pop()  # behind the last line's end
     return lines
