@@ -18,6 +18,10 @@ FAILOVERS ?= 6
 SEED ?=
 BASE ?= python:3.13-slim-bookworm
 PYTEST_ARGS ?=
+SHAPE ?=
+PARTITIONS ?= 100
+BENCH_AUTOSCALING_FILES := --plot docs/assets/autoscaling.png --markdown docs/assets/autoscaling.md \
+  --json benchmarks/results/autoscaling.json
 
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 
@@ -65,7 +69,8 @@ mutations: .venv/.synced ## Switch off one guard at a time and say which seed or
 check: .venv/.synced ## Format, lint, types, import contracts, lock and docs drift
 	@.venv/bin/ruff format --check --quiet . || { echo "make format mends the formatting"; exit 1; }
 	@.venv/bin/ruff check --quiet .
-	@.venv/bin/mypy --no-error-summary libs services operator/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests benchmarks tests
+	@.venv/bin/mypy --no-error-summary libs services operator/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests benchmarks tests --exclude 'benchmarks.autoscaling/'
+	@.venv/bin/mypy --no-error-summary --explicit-package-bases benchmarks/autoscaling tests/unit/benchmarks_autoscaling
 	@.venv/bin/lint-imports --no-cache > .venv/imports.txt || { cat .venv/imports.txt; exit 1; }
 	@uv=$$(./dev/find-uv.sh) && "$$uv" lock --check --quiet
 	@$(PYTHON) -m flowagg_stack reference --check
@@ -109,6 +114,17 @@ bench-reader: .venv/.synced ## Measure GETs on one core, idle and under half loa
 bench-fresh: .venv/.synced ## POST-then-GET pairs through Redis failovers: no fresh answer lacks its write (PAIRS=, FAILOVERS=)
 	@$(PYTHON) -m flowagg_stack provision
 	@$(PYTHON) benchmarks/http/fresh.py --pairs $(PAIRS) --failovers $(FAILOVERS)
+
+# Virtual time: three days of load take a third of a minute. The lock has matplotlib in a group of its own.
+.PHONY: bench-autoscaling
+bench-autoscaling: .venv/.synced ## Compare the autoscaler with KEDA and Flink's, in virtual time (SHAPE=; writes docs/assets/)
+	@uv=$$(./dev/find-uv.sh) && "$$uv" sync --frozen --quiet --group plots
+	@$(PYTHON) -m benchmarks.autoscaling --seeds 3 $(if $(SHAPE),--shape '$(SHAPE)',$(BENCH_AUTOSCALING_FILES))
+
+.PHONY: bench-look
+bench-look: .venv/.synced ## Measure the operator's look at a real Kafka and its scaling decision (PARTITIONS=100)
+	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) benchmarks/operator_look.py --partitions $(PARTITIONS)
 
 .PHONY: lock
 lock: ## Resolve the dependencies anew into uv.lock

@@ -133,6 +133,16 @@ def test_roles_bind_all_but_list_watch_and_create_to_names(name: str) -> None:
             assert "secrets" not in rule["resources"] or (rule["verbs"] == ["get"] and rule["resourceNames"])
 
 
+def test_the_operator_may_scale_its_own_flow_aggregator_and_see_who_else_scales() -> None:
+    rules = one(render("external"), "Role", "flows-operator")["rules"]
+
+    def allowed(resource: str) -> list[tuple[list[str], list[str]]]:
+        return [(rule.get("resourceNames", []), rule["verbs"]) for rule in rules if resource in rule["resources"]]
+
+    assert allowed("flowaggregators/scale") == [(["flows"], ["get", "patch"])]
+    assert allowed("horizontalpodautoscalers") == [([], ["list"])]
+
+
 def test_the_operator_may_read_the_secrets_that_the_flow_aggregator_names_and_no_others() -> None:
     def allowed(name: str, operator: str) -> list[str]:
         rules = one(render(name), "Role", operator)["rules"]
@@ -164,6 +174,27 @@ def test_the_consumers_are_left_to_those_who_scale_them() -> None:
     consumer = one(render("default"), "FlowAggregator", "flow-aggregator")["spec"]["consumer"]
     assert "replicas" not in consumer
     assert one(render("production"), "FlowAggregator", "flow-aggregator")["spec"]["consumer"]["replicas"] == 4
+
+
+def test_autoscaling_has_the_values_that_are_set_and_leaves_the_rest_to_the_definition() -> None:
+    def autoscaling(name: str, owner: str) -> Any:
+        return one(render(name), "FlowAggregator", owner)["spec"]["consumer"]["autoscaling"]
+
+    assert autoscaling("default", "flow-aggregator") == {"enabled": True, "min": 1, "dryRun": False}
+    assert autoscaling("production", "flow-aggregator") == {
+        "enabled": True, "min": 2, "max": 10, "dryRun": False,
+        "catchUpSeconds": 60, "targetUtilization": 0.6, "manualHoldSeconds": 604800,
+    }  # fmt: skip
+    assert autoscaling("external", "flows")["enabled"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "set_to"), [("default", "flow-aggregator", []), ("production", "flow-aggregator", ["true"])]
+)
+def test_the_names_of_kafka_exporter_are_asked_for(name: str, owner: str, set_to: list[str]) -> None:
+    (pod,) = (pod for pod in pods(render(name)) if pod.owner == f"Deployment/{owner}-operator")
+    found = {variable["name"]: variable.get("value") for variable in pod.spec["containers"][0]["env"]}
+    assert [found[key] for key in found if key == "FLOWAGG_KAFKA_EXPORTER_METRICS"] == set_to
 
 
 def test_the_lease_is_left_to_the_operators() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from flowagg_operator import crd
 from flowagg_stack.chart_values import ValueUndescribed, chart_values, chart_values_page
 
 from tests.chart.charts import CHART, HELMS, HelmRefused, run, template
@@ -20,6 +21,15 @@ GOOD: dict[str, dict[str, Any]] = {
     "brokers by IPv6": {"kafka": {"enabled": False, "external": {"bootstrapServers": "[::1]:9092"}}},
     "a Redis at one address": {"redis": {"enabled": False, "external": {"url": "rediss://redis.example.com:6380/2"}}},
     "no consumers at first": {"flowAggregator": {"consumer": {"initialReplicas": 0}}},
+    "consumers that the operator scales within bounds": {
+        "flowAggregator": {"consumer": {"autoscaling": {"min": 2, "max": 2, "dryRun": True}}}
+    },
+    "consumers that nobody but the user scales": {"flowAggregator": {"consumer": {"autoscaling": {"enabled": False}}}},
+    "no bound of one's own": {"flowAggregator": {"consumer": {"autoscaling": {"max": None}}}},
+    "a further field of autoscaling": {
+        "flowAggregator": {"consumer": {"autoscaling": {"catchUpSeconds": 600, "scaleUpUtilization": 1}}}
+    },
+    "the names of kafka_exporter": {"operator": {"kafkaExporterMetrics": True}},
     "a retention": {"flowAggregator": {"views": [{"name": "default", "retention": {"hours": 48}}]}},
     "a retention of none": {"flowAggregator": {"views": [{"name": "default", "retention": {"hours": None}}]}},
     "a wildcard host": {"ingress": {"enabled": True, "hosts": ["*.example.com"]}},
@@ -39,6 +49,24 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a pull policy": ({"image": {"pullPolicy": "Sometimes"}}, ("pullPolicy", "IfNotPresent")),
     "two views": ({"flowAggregator": {"views": [{"name": "a"}, {"name": "b"}]}}, ("views", "1")),
     "consumer.replicas": ({"flowAggregator": {"consumer": {"replicas": 2}}}, ("consumer", "replicas", "not allowed")),
+    "an unknown field of autoscaling": (
+        {"flowAggregator": {"consumer": {"autoscaling": {"minReplicas": 2}}}},
+        ("autoscaling", "minReplicas", "not allowed"),
+    ),
+    "autoscaling to none": (
+        {"flowAggregator": {"consumer": {"autoscaling": {"min": 0}}}}, ("consumer", "autoscaling", "min", "1"),
+    ),
+    "a maximum below the minimum": (
+        {"flowAggregator": {"consumer": {"autoscaling": {"min": 3, "max": 2}}}},
+        ("flowAggregator.consumer.autoscaling.max is 2, but min is 3",),
+    ),
+    "all of the capacity as target": (
+        {"flowAggregator": {"consumer": {"autoscaling": {"targetUtilization": 1}}}}, ("targetUtilization", "0.95"),
+    ),
+    "half a second": (
+        {"flowAggregator": {"consumer": {"autoscaling": {"rateSeconds": 0.5}}}}, ("rateSeconds", "integer"),
+    ),
+    "yes for true": ({"operator": {"kafkaExporterMetrics": "yes"}}, ("kafkaExporterMetrics", "boolean")),
     "a quantity": ({"kafka": {"persistence": {"size": "10 GB"}}}, ("persistence", "size", "pattern")),
     "a foreign setting": ({"operator": {"env": [{"name": "PATH", "value": "/"}]}}, ("env", "name", "FLOWAGG_")),
     "a setting without a value": ({"operator": {"env": [{"name": "FLOWAGG_X"}]}}, ("env", "value")),
@@ -116,12 +144,37 @@ def test_the_schema_and_the_defaults_know_the_same_values() -> None:
         if "properties" not in described or path.endswith(("resources", "affinity")):
             return []
         known = described["properties"]
+        if path.endswith(".autoscaling"):  # the defaults of its further fields are the definition's
+            return [f"{path}.{key}" for key in sorted(given.keys() - known.keys())]
         inside = [
             word for key in known.keys() & given.keys() for word in differ(known[key], given[key], f"{path}.{key}")
         ]
         return [*(f"{path}.{key}" for key in sorted(known.keys() ^ given.keys())), *inside]
 
     assert differ(schema, values, "") == []
+
+
+def test_the_schema_knows_the_fields_of_autoscaling_with_the_bounds_of_the_definition() -> None:
+    def autoscaling(found: Any, *path: str) -> dict[str, dict[str, Any]]:
+        for key in path:
+            found = found["properties"][key]
+        inside: dict[str, dict[str, Any]] = found["properties"]
+        return inside
+
+    def bounds(parts: dict[str, dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
+        def kind(part: dict[str, Any]) -> Any:
+            return part["type"][0] if isinstance(part["type"], list) else part["type"]
+
+        return {name: (kind(part), part.get("minimum"), part.get("maximum")) for name, part in parts.items()}
+
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    definition = crd.load()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    values = autoscaling(schema, "flowAggregator", "consumer", "autoscaling")
+    fields = autoscaling(definition, "spec", "consumer", "autoscaling")
+    assert bounds(values) == bounds(fields)
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    given = defaults["flowAggregator"]["consumer"]["autoscaling"]
+    assert given == {name: fields[name].get("default") for name in given}
 
 
 def test_the_schema_is_closed_at_every_object_that_lists_its_values() -> None:

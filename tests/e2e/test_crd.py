@@ -69,13 +69,37 @@ def test_the_least_is_enough_and_the_rest_is_filled_in(space: Kube) -> None:
         "redis": {"url": "redis://redis:6379", "masterName": "main"},
         "writer": {"replicas": 2, "mode": "ActivePassive"},
         "reader": {"replicas": 2, "mode": "ActivePassive", "view": "default"},
-        "consumer": {"replicas": 1},
+        "consumer": {
+            "replicas": 1,
+            "autoscaling": {
+                "enabled": True,
+                "min": 1,
+                "dryRun": False,
+                "targetUtilization": 0.6,
+                "scaleUpUtilization": 0.95,
+                "catchUpSeconds": 120,
+                "lagSeconds": 30,
+                "rateSeconds": 60,
+                "scaleUpIntervalSeconds": 30,
+                "settleSeconds": 60,
+                "scaleDownWindowSeconds": 1800,
+                "stalledSeconds": 60,
+                "ineffectiveHoldSeconds": 900,
+                "manualHoldSeconds": 900,
+            },
+        },
         "election": {"leaseSeconds": 3, "renewSeconds": 1, "attemptSeconds": 0.6},
         "views": [{"name": "default"}],
     }
 
 
 SECRET = {"name": "s"}
+
+
+def autoscaling(**changes: Any) -> dict[str, Any]:
+    return {"consumer": {"autoscaling": changes}}
+
+
 GOOD: dict[str, dict[str, Any]] = {
     "sentinels": {"redis": {"url": None, "sentinels": ["a-0.a:26379", "[::1]:26379"]}},
     "a url with TLS": {"redis": {"url": "rediss://redis:6380/1", "tls": {"caSecretRef": SECRET}}},
@@ -85,6 +109,10 @@ GOOD: dict[str, dict[str, Any]] = {
     "several brokers": {"kafka": {"bootstrapServers": "a:9092,[::1]:9092,b.c:9092"}},
     "hours for ever": {"views": [{"name": "default", "retention": {"hours": None}}]},
     "a paused consumer": {"consumer": {"replicas": 0}},
+    "consumers that are scaled by hand": autoscaling(enabled=False),
+    "consumers within bounds": autoscaling(min=2, max=12),
+    "a number of consumers that stays": autoscaling(min=3, max=3),
+    "utilizations close by each other": autoscaling(targetUtilization=0.94),
     "an active-active writer": {"writer": {"mode": "ActiveActive", "replicas": 5}},
     "a setting": {"writer": {"env": [{"name": "FLOWAGG_LOG_LEVEL", "value": "debug"}]}},
     "a slow cluster": {"election": {"leaseSeconds": 15, "renewSeconds": 2, "attemptSeconds": 2}},
@@ -131,6 +159,17 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "certificates without TLS": ({"redis": {"tls": {"caSecretRef": SECRET}}}, "have no effect"),
     "an unknown mode": ({"writer": {"mode": "ActiveSomehow"}}, 'supported values: "ActivePassive", "ActiveActive"'),
     "no writer": ({"writer": {"replicas": 0}}, "greater than or equal to 1"),
+    "more consumers at least than at most": (autoscaling(min=3, max=2), "max must be at least min (1 unless given)"),
+    "no consumer at least": (autoscaling(min=0), "greater than or equal to 1"),
+    "a target at which more are started": (
+        autoscaling(targetUtilization=0.95),
+        "targetUtilization (0.6 unless given) must be less than scaleUpUtilization (0.95 unless given): else each "
+        "scale-up calls for the next",
+    ),
+    "a start of more below the target": (
+        autoscaling(scaleUpUtilization=0.5),
+        "targetUtilization (0.6 unless given) must be less than scaleUpUtilization (0.95 unless given)",
+    ),
     "a foreign variable": (env("PATH"), "FLOWAGG_"),
     "the operator's own port": (env("FLOWAGG_PORT"), "env may not hold what the operator sets itself"),
     "a password as a variable": (env("FLOWAGG_REDIS_PASSWORD"), "env may not hold what the operator sets itself"),

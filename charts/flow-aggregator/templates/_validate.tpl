@@ -47,6 +47,11 @@
 {{- if gt (int .topic.keyedPartitions) (int .topic.partitions) -}}
 {{- fail "flowAggregator.topic.keyedPartitions must be at most flowAggregator.topic.partitions." -}}
 {{- end -}}
+{{- with .consumer.autoscaling -}}
+{{- if and .max (lt (int .max) (int .min)) -}}
+{{- fail (printf "flowAggregator.consumer.autoscaling.max is %d, but min is %d: max must be at least min." (int .max) (int .min)) -}}
+{{- end -}}
+{{- end -}}
 {{- if and $.Values.kafka.enabled (gt (int .topic.replicationFactor) (int $.Values.kafka.replicas)) -}}
 {{- fail (printf "flowAggregator.topic.replicationFactor is %d, but there are only %d brokers (kafka.replicas)." (int .topic.replicationFactor) (int $.Values.kafka.replicas)) -}}
 {{- end -}}

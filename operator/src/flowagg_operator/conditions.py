@@ -13,6 +13,7 @@ READY: Final = "Ready"
 KAFKA: Final = "KafkaReady"
 REDIS: Final = "RedisReady"
 CONSUMING: Final = "Consuming"
+SCALING: Final = "Scaling"
 _MESSAGE_CHARACTERS: Final = 1500
 
 
@@ -78,7 +79,7 @@ def updated(
         )
         if moved or known is None or known.get("reason") != verdict.reason:
             changes.append(Change(kind, verdict, str(known.get("status", "")) if known else ""))
-    order = {kind: place for place, kind in enumerate((READY, KAFKA, REDIS, CONSUMING))}
+    order = {kind: place for place, kind in enumerate((READY, KAFKA, REDIS, CONSUMING, SCALING))}
     conditions.sort(key=lambda condition: order.get(condition["type"], len(order)))
     return conditions, changes
 

@@ -9,6 +9,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowagg_operator.conditions import Verdict
+from flowagg_operator.speed import Worked
 
 GUIDE: Final = "docs/guides/stopped-partitions.md"
 _PARTITION: Final = re.compile(r"partition_(\d+)")
@@ -31,7 +32,7 @@ class Consumers:
     """What the consumer pods say.
 
     owned: partition -> the pod that applies it. waiting: checks that fail. silent: pods that did not answer. answered,
-    well: pods that did, and those of them with no failing check.
+    well: pods that did, and those of them with no failing check. worked: pod -> what it has applied so far.
     """
 
     owned: Mapping[int, str] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class Consumers:
     silent: Sequence[str] = ()
     answered: int = 0
     well: int = 0
+    worked: Mapping[str, Worked] = field(default_factory=dict)
 
 
 class _Readyz(msgspec.Struct):
@@ -55,14 +57,19 @@ def read_checks(body: bytes) -> dict[str, str]:
     return {name: text for name, text in checks.items() if text != "ok"}
 
 
-def read_owned(text: str) -> set[int]:
-    """The partitions that a consumer's metrics show a position of. Raises ValueError."""
-    return {
-        int(sample.labels["partition"])
-        for family in text_string_to_metric_families(text)
-        if family.name == "flowagg_consumer_position"
-        for sample in family.samples
-    }
+def read_metrics(text: str) -> tuple[set[int], Worked]:
+    """The partitions that a consumer's metrics show a position of, and its work so far. Raises ValueError."""
+    owned, flows, seconds = set[int](), 0.0, 0.0
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples if family.name.startswith("flowagg_consumer_") else ():
+            match sample.name:
+                case "flowagg_consumer_position":
+                    owned.add(int(sample.labels["partition"]))
+                case "flowagg_consumer_flows_total":
+                    flows = sample.value
+                case "flowagg_consumer_turn_seconds_sum":
+                    seconds = sample.value
+    return owned, Worked(flows, seconds)
 
 
 def stops_in(pod: str, checks: Mapping[str, str]) -> list[Stop]:

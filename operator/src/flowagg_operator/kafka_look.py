@@ -89,7 +89,7 @@ class _Failed(Exception):
 
 
 class KafkaClient:
-    """One Kafka cluster. Not safe for threads. Close it by dropping it."""
+    """One Kafka cluster. Not safe for threads."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         """Raises KafkaException or InvalidProperties for properties that cannot be."""
@@ -119,6 +119,10 @@ class KafkaClient:
         except _Failed as failed:
             return KafkaLook(verdict, partitions, None, failed.verdict.message, tuple(done))
         return KafkaLook(verdict, partitions, snapshot, done=tuple(done))
+
+    def close(self) -> None:
+        """End the client."""
+        self._look_ups.close()
 
     def _topics(self, topic: Topic, done: list[str]) -> tuple[int, list[str]]:
         """The topic's partitions and what is wrong with it; both topics are made where they are missing."""
@@ -250,7 +254,9 @@ class KafkaClient:
             }
             low = self._offsets(partitions, OffsetSpec.earliest())
             high = self._offsets(partitions, OffsetSpec.latest())
-            return Snapshot(clock(), committed, low, high, self._members(group))
+            at = clock()
+            state, owners = self._group(group, topic)
+            return Snapshot(at, committed, low, high, state, owners)
         except KafkaException as error:
             raise self._failed(error, "look up offsets") from error
 
@@ -263,15 +269,23 @@ class KafkaClient:
         )
         return {part.partition: self._result(future).offset for part, future in futures.items()}
 
-    def _members(self, group: str) -> int | None:
-        """Members of the group; None: this broker does not say."""
+    def _group(self, group: str, topic: str) -> tuple[str, dict[str, frozenset[int]] | None]:
+        """The group's state, and its members' partitions; empty and None: this broker does not say."""
         futures = self._look_ups.client.describe_consumer_groups([group], request_timeout=self._timeout_seconds)
         try:
-            return len(self._result(futures[group]).members)
+            found = self._result(futures[group])
         except KafkaException as error:
             if _code(error) in _UNKNOWN_GROUP | _REFUSED:
-                return None
+                return "", None
             raise
+        members = {
+            member.member_id: frozenset(
+                part.partition for part in member.assignment.topic_partitions if part.topic == topic
+            )
+            for member in found.members
+            if member.assignment is not None
+        }
+        return found.state.name.title().replace("_", ""), members
 
     def _result(self, future: "Future[_T]") -> _T:
         try:

@@ -1,4 +1,4 @@
-"""The operator's metrics. Those of consumer groups have the names that dashboards for Kafka know."""
+"""The operator's metrics. The lag is there under the names of kafka_exporter too, where a setting asks for it."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -32,22 +32,52 @@ LOOK_SECONDS = Histogram(
 )
 LOOKS_FAILED = Counter("flowagg_operator_looks_failed", "Looks at Kafka or Redis that did not succeed.", ["target"])
 
+LAG = Gauge("flowagg_operator_lag", "Records of a partition that the view has not applied yet.", ["name", "partition"])
+LAG_SUM = Gauge("flowagg_operator_lag_sum", "Records that the view has not applied yet, over all partitions.", ["name"])
+LAG_SECONDS = Gauge("flowagg_operator_lag_seconds", "The lag as time, in seconds.", ["name"])
+COMMITTED_OFFSET = Gauge(
+    "flowagg_operator_committed_offset",
+    "Offset that the view's group has committed in a partition; -1: none.",
+    ["name", "partition"],
+)
+MEMBERS = Gauge("flowagg_operator_group_members", "Members of the view's consumer group.", ["name"])
+
+ARRIVAL_RATE = Gauge("flowagg_operator_arrival_rate", "Records that arrive a second.", ["name"])
+CAPACITY = Gauge(
+    "flowagg_operator_capacity",
+    "Records that the present consumers can apply a second; not there before it was measured.",
+    ["name"],
+)
+WANTED = Gauge("flowagg_operator_consumers_wanted", "Consumers that the autoscaler asks for.", ["name"])
+SCALINGS = Counter(
+    "flowagg_operator_scalings", "Times that the autoscaler changed the number of consumers.", ["name", "direction"]
+)
+SCALING_HELD = Gauge(
+    "flowagg_operator_scaling_held", "1 for the reason for which the autoscaler holds.", ["name", "reason"]
+)
+
 GROUP_LAG = Gauge(
     "kafka_consumergroup_lag",
-    "Records of a partition that a group has not applied.",
+    "As flowagg_operator_lag; with FLOWAGG_KAFKA_EXPORTER_METRICS.",
     ["name", "consumergroup", "topic", "partition"],
 )
 GROUP_LAG_SUM = Gauge(
     "kafka_consumergroup_lag_sum",
-    "Records of a topic that a group has not applied.",
+    "As flowagg_operator_lag_sum; with FLOWAGG_KAFKA_EXPORTER_METRICS.",
     ["name", "consumergroup", "topic"],
 )
 GROUP_OFFSET = Gauge(
     "kafka_consumergroup_current_offset",
-    "Offset that a group has committed.",
+    "As flowagg_operator_committed_offset; with FLOWAGG_KAFKA_EXPORTER_METRICS.",
     ["name", "consumergroup", "topic", "partition"],
 )
-GROUP_MEMBERS = Gauge("kafka_consumergroup_members", "Members of a group.", ["name", "consumergroup"])
+GROUP_MEMBERS = Gauge(
+    "kafka_consumergroup_members",
+    "As flowagg_operator_group_members; with FLOWAGG_KAFKA_EXPORTER_METRICS.",
+    ["name", "consumergroup"],
+)
 GROUP_LAG_SECONDS = Gauge(
-    "kafka_consumergroup_group_lag_seconds", "Lag of a group as time, in seconds.", ["name", "group"]
+    "kafka_consumergroup_group_lag_seconds",
+    "As flowagg_operator_lag_seconds; with FLOWAGG_KAFKA_EXPORTER_METRICS.",
+    ["name", "group"],
 )

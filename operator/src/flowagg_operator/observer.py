@@ -18,9 +18,12 @@ from flowagg_operator.kafka_look import KafkaClient, KafkaLook
 from flowagg_operator.lag import History, Snapshot
 from flowagg_operator.pods import account_name, digest_of
 from flowagg_operator.pods_look import PodClient, PodsLook
+from flowagg_operator.scaler import Scaler
+from flowagg_operator.scaling import Observation as Scene
 from flowagg_operator.secret_files import SecretData, SecretFiles
 from flowagg_operator.settings import OperatorSettings
 from flowagg_operator.spec import INSTANCE, Owner, SecretRef, Spec
+from flowagg_operator.speed import Speeds
 from flowagg_operator.troubles import Trouble
 
 _log = logging.getLogger(__name__)
@@ -42,6 +45,7 @@ class Observation:
     kafka: Verdict = NOT_LOOKED
     redis: Verdict = NOT_LOOKED
     consuming: Verdict = NOT_LOOKED
+    scaling: Verdict = NOT_LOOKED
     partitions: int | None = None
     lag: int | None = None
     lag_seconds: float | None = None
@@ -66,8 +70,10 @@ class Observer:
         self._pods = PodClient(settings.pod_timeout_seconds)
         self._client: KafkaClient | Verdict = NOT_LOOKED
         self._client_for: tuple[str, str] | None = None
+        self._scaler = Scaler(api, recorder)
+        self._speeds = Speeds()
         self._history = History()
-        self._history_of = ("", "")
+        self._history_of: tuple[str, str, float] = ("", "", 0.0)
         self._shown: set[tuple[str, str, str, str]] = set()
         self._labels: tuple[str, str, str] | None = None
         self.last = Observation()
@@ -80,11 +86,12 @@ class Observer:
         pods = self._look_at_pods(target)
         for sentence in kafka.done:
             self._recorder.say(target.owner, "Normal", "TopicChanged", sentence)
-        of = (target.spec.kafka.topic.name, target.spec.view.group)
+        rate_seconds = float(target.spec.consumer.autoscaling.rate_seconds)
+        of = (target.spec.kafka.topic.name, target.spec.view.group, rate_seconds)
         if of != self._history_of:
-            self._history, self._history_of = History(), of
+            self._history, self._history_of = History(rate_seconds), of
         if kafka.snapshot is not None:
-            self._history.add(kafka.snapshot)
+            self._history = self._history.after(kafka.snapshot)
         known = kafka.snapshot is not None
         seconds = self._history.lag_seconds if known else None
         replicas = target.spec.consumer.replicas
@@ -93,6 +100,7 @@ class Observer:
             kafka.verdict,
             redis,
             judge(pods.consumers, stalled, replicas, account_name(target.owner, "consumer")),
+            self._scale(target, kafka, pods.consumers),
             kafka.partitions,
             kafka.snapshot.total if kafka.snapshot is not None else None,
             None if seconds is None else round(seconds, 1),
@@ -109,6 +117,8 @@ class Observer:
         """Forget everything, with the metrics of the group."""
         self._pods.close()
         self._files.close()
+        self._scaler.close()
+        self._drop_client()
         self._withdraw()
 
     def _look_at_kafka(self, target: Target) -> KafkaLook:
@@ -118,10 +128,16 @@ class Observer:
         wanted = (spec.kafka.bootstrap_servers, digest_of(target.secrets, whole))
         if wanted != self._client_for or isinstance(self._client, Verdict):
             self._client_for = wanted
+            self._drop_client()
             self._client = kafka_look.connect(lambda: self._kafka_settings(target))
         if isinstance(self._client, Verdict):
             return KafkaLook(self._client, trouble=self._client.message)
         return self._client.look(spec.kafka.topic, spec.view.group, self._clock)
+
+    def _drop_client(self) -> None:
+        if isinstance(self._client, KafkaClient):
+            self._client.close()
+        self._client = NOT_LOOKED
 
     def _kafka_settings(self, target: Target) -> KafkaSettings:
         kafka = target.spec.kafka
@@ -182,6 +198,21 @@ class Observer:
             return PodsLook({}, Consumers())
         return self._pods.look(pods)
 
+    def _scale(self, target: Target, kafka: KafkaLook, consumers: Consumers) -> Verdict:
+        now = self._clock()
+        self._speeds = self._speeds.after(now, consumers.worked)
+        state, members, owners = group_of(kafka.snapshot, consumers)
+        scene = Scene(
+            at=now,
+            history=self._history if kafka.snapshot is not None else None,
+            trouble=kafka.trouble,
+            group=state,
+            members=members,
+            owners=owners,
+            unhindered_rate=self._speeds.rate,
+        )
+        return self._scaler.step(target.owner, target.spec.consumer.autoscaling, scene)
+
     def _publish(self, target: Target, snapshot: Snapshot | None, consumers: Consumers) -> None:
         """Bring the metrics up to the last look; what is not known is not shown."""
         name, topic, group = target.owner.name, target.spec.kafka.topic.name, target.spec.view.group
@@ -190,26 +221,62 @@ class Observer:
         if snapshot is None:
             return
         self._labels = (name, group, topic)
+        exported = self._settings.kafka_exporter_metrics
         for partition, lag in snapshot.lags.items():
             labels = (name, group, topic, str(partition))
+            offset = snapshot.committed.get(partition, -1)
             self._shown.add(labels)
-            metrics.GROUP_LAG.labels(*labels).set(lag)
-            metrics.GROUP_OFFSET.labels(*labels).set(snapshot.committed.get(partition, -1))
-        metrics.GROUP_LAG_SUM.labels(name, group, topic).set(snapshot.total)
-        metrics.GROUP_MEMBERS.labels(name, group).set(snapshot.members or len(set(consumers.owned.values())))
-        if (seconds := self._history.lag_seconds) is not None:
+            metrics.LAG.labels(name, str(partition)).set(lag)
+            metrics.COMMITTED_OFFSET.labels(name, str(partition)).set(offset)
+            if exported:
+                metrics.GROUP_LAG.labels(*labels).set(lag)
+                metrics.GROUP_OFFSET.labels(*labels).set(offset)
+        members = group_of(snapshot, consumers)[1] or 0
+        metrics.LAG_SUM.labels(name).set(snapshot.total)
+        metrics.MEMBERS.labels(name).set(members)
+        if exported:
+            metrics.GROUP_LAG_SUM.labels(name, group, topic).set(snapshot.total)
+            metrics.GROUP_MEMBERS.labels(name, group).set(members)
+        if (rate := self._history.arrival_rate) is not None:
+            metrics.ARRIVAL_RATE.labels(name).set(rate)
+        if (seconds := self._history.lag_seconds) is None:
+            metrics.LAG_SECONDS.remove(name)
+            metrics.GROUP_LAG_SECONDS.remove(name, group)
+            return
+        metrics.LAG_SECONDS.labels(name).set(seconds)
+        if exported:
             metrics.GROUP_LAG_SECONDS.labels(name, group).set(seconds)
-        else:
-            metrics.GROUP_LAG_SECONDS.remove_by_labels({"name": name})
 
     def _withdraw(self) -> None:
-        for labels in self._shown:
-            metrics.GROUP_LAG.remove(*labels)
-            metrics.GROUP_OFFSET.remove(*labels)
+        for name, group, topic, partition in self._shown:
+            metrics.LAG.remove(name, partition)
+            metrics.COMMITTED_OFFSET.remove(name, partition)
+            metrics.GROUP_LAG.remove(name, group, topic, partition)
+            metrics.GROUP_OFFSET.remove(name, group, topic, partition)
         self._shown.clear()
         if self._labels is not None:
             name, group, topic = self._labels
+            metrics.LAG_SUM.remove(name)
+            metrics.ARRIVAL_RATE.remove(name)
+            metrics.LAG_SECONDS.remove(name)
+            metrics.MEMBERS.remove(name)
             metrics.GROUP_LAG_SUM.remove(name, group, topic)
+            metrics.GROUP_LAG_SECONDS.remove(name, group)
             metrics.GROUP_MEMBERS.remove(name, group)
-            metrics.GROUP_LAG_SECONDS.remove_by_labels({"name": name})
             self._labels = None
+
+
+def group_of(snapshot: Snapshot | None, consumers: Consumers) -> tuple[str, int | None, Mapping[int, str] | None]:
+    """The group's state, how many members it has, and who owns what; empty and None where that is not known.
+
+    A broker that does not tell is made up for by the consumers themselves: with every partition owned, all is well.
+    """
+    if snapshot is None:
+        return "", None, None
+    if snapshot.members is not None:
+        owners = {partition: name for name, owned in snapshot.members.items() for partition in owned}
+        return snapshot.state, len(snapshot.members), owners
+    if consumers.silent or not consumers.answered:
+        return "Unknown", None, None
+    whole = snapshot.high.keys() <= consumers.owned.keys()
+    return "Stable" if whole else "Unknown", len(set(consumers.owned.values())), consumers.owned

@@ -8,9 +8,10 @@ from typing import Any, Final
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from flowagg_operator.consuming import Consumers, read_checks, read_owned, stops_in
+from flowagg_operator.consuming import Consumers, read_checks, read_metrics, stops_in
 from flowagg_operator.pods import PORT
 from flowagg_operator.spec import COMPONENTS
+from flowagg_operator.speed import Worked
 from flowagg_operator.troubles import Trouble, is_ready, is_running, trouble
 
 _AT_A_TIME: Final = 8
@@ -33,6 +34,7 @@ class _Said:
 
     checks: Mapping[str, str] | None
     owned: frozenset[int] = frozenset()
+    worked: Worked | None = None
 
 
 class PodClient:
@@ -62,7 +64,8 @@ class PodClient:
             checks = read_checks(self._read(f"{base}/readyz"))
             if _component(pod) != "consumer":
                 return _Said(checks)
-            return _Said(checks, frozenset(read_owned(self._read(f"{base}/metrics").decode("utf-8"))))
+            owned, worked = read_metrics(self._read(f"{base}/metrics").decode("utf-8"))
+            return _Said(checks, frozenset(owned), worked)
         except (HTTPError, OSError, ValueError, KeyError):
             return _Said(None)
 
@@ -112,7 +115,8 @@ def _consumers(pods: Sequence[Mapping[str, Any]], said: Mapping[str, _Said]) -> 
         stopped = {f"partition_{stop.partition}" for stop in found}
         waiting += [f"pod {name}: {check}: {text}" for check, text in answer.checks.items() if check not in stopped]
     well = sum(not said[_name(pod)].checks for pod in pods) - len(silent)
-    return Consumers(owned, stops, waiting, silent, answered=len(pods) - len(silent), well=well)
+    worked = {name: one.worked for pod in pods if (one := said[name := _name(pod)]).worked is not None}
+    return Consumers(owned, stops, waiting, silent, len(pods) - len(silent), well, worked)
 
 
 def _component(pod: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from flowagg_operator.conditions import CONSUMING, KAFKA, READY, REDIS
+from flowagg_operator.conditions import CONSUMING, KAFKA, READY, REDIS, SCALING
 
 REASONS: Final[Mapping[str, Mapping[str, str]]] = {
     READY: {
@@ -47,6 +47,25 @@ REASONS: Final[Mapping[str, Mapping[str, str]]] = {
         "PartitionStopped": "A consumer has stopped partitions, since going on could make totals wrong: "
         "docs/guides/stopped-partitions.md.",
         "StalledPartition": "Records wait in a partition and none was applied for a minute. The message names its pod.",
+    },
+    SCALING: {
+        "Automatic": "The lag decides how many consumers there are; status.autoscaling says by which numbers.",
+        "DryRun": "What would be done is reported, and not carried out (spec.consumer.autoscaling.dryRun).",
+        "Disabled": "spec.consumer.autoscaling.enabled is false.",
+        "Unreachable": "The API server did not answer; nothing is changed meanwhile.",
+        "LagUnknown": "The group's offsets could not be looked up: nothing is changed until they can be.",
+        "ManualOverride": "A number was set by hand; it holds for spec.consumer.autoscaling.manualHoldSeconds. A new "
+        "value of the annotation flowaggregator.io/hold-replicas has it hold anew.",
+        "Paused": "spec.consumer.replicas is 0: nothing is applied until it is set to 1 or more.",
+        "AutoscalerConflict": "A HorizontalPodAutoscaler scales the same consumers: delete it, or set "
+        "spec.consumer.autoscaling.enabled to false.",
+        "PartitionsExhausted": "As many consumers as there are partitions cannot apply what arrives. The message says "
+        "how many partitions would do: docs/runbooks/FlowAggregatorPartitionsExhausted.md.",
+        "MaximumReached": "spec.consumer.autoscaling.max consumers cannot apply what arrives: raise it.",
+        "ScalingIneffective": "The last consumers that were added applied no more: look at Redis: "
+        "docs/runbooks/FlowAggregatorScalingIneffective.md.",
+        "StalledPartition": "Most partitions with lag make no progress: see Consuming.",
+        "Unsettled": "The group has not been stable for two minutes: see Consuming, and the consumers' logs.",
     },
 }
 """Condition -> its reasons, the good one first; each condition is Unknown / NotLookedYet before the first look."""

@@ -15,7 +15,18 @@ import msgspec
 from flowagg.kubernetes import Api, Forbidden, Invalid, KubernetesError, NotFound, path
 
 from flowagg_operator import metrics
-from flowagg_operator.conditions import CONSUMING, KAFKA, NOT_LOOKED, READY, REDIS, Change, Verdict, recalled, updated
+from flowagg_operator.conditions import (
+    CONSUMING,
+    KAFKA,
+    NOT_LOOKED,
+    READY,
+    REDIS,
+    SCALING,
+    Change,
+    Verdict,
+    recalled,
+    updated,
+)
 from flowagg_operator.events import Kind, Recorder
 from flowagg_operator.objects import Objects, Refused
 from flowagg_operator.observer import Observation, Target
@@ -41,7 +52,7 @@ _log = logging.getLogger(__name__)
 
 _CHANGE_TIME: Final = timedelta(seconds=120)
 """For which pods that are not ready after a change of the spec are taken to be on their way."""
-_NO_WARNING: Final = frozenset({"Reconciling", "Paused", "Waiting"})
+_NO_WARNING: Final = frozenset({"Reconciling", "Paused", "Waiting", "ManualOverride"})
 """Reasons that are somebody's wish, or that follow from what another condition says."""
 _SOON_SECONDS: Final = 1.0
 """To the next pass while a Service's way changes."""
@@ -222,6 +233,7 @@ class Reconciler:
             KAFKA: kafka,
             REDIS: redis,
             CONSUMING: recalled(observation.consuming, known_before, CONSUMING),
+            SCALING: recalled(observation.scaling, known_before, SCALING),
         }
         known: dict[str, Any] = {}
         if facts.deployments:

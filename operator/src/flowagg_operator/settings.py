@@ -59,6 +59,11 @@ class OperatorSettings(Settings):
     lag_seconds: float = Field(
         5.0, ge=0.5, le=300, description="Time between two looks at Kafka, Redis and the consumers, in seconds."
     )
+    kafka_exporter_metrics: bool = Field(
+        False,
+        description="Whether the lag is served under the names of kafka_exporter (kafka_consumergroup_*) too, for "
+        "dashboards that know them; where a kafka_exporter runs, its series and these would be counted twice.",
+    )
     kubernetes_timeout_seconds: float = Field(
         10.0, gt=0, le=60, description="Longest wait for an answer of the API server, in seconds."
     )

@@ -95,10 +95,31 @@ class Server(Component, frozen=True, kw_only=True):
     view: str = "default"
 
 
+class Autoscaling(_Part, frozen=True, kw_only=True):
+    """How the operator sets the number of consumers. Utilizations are parts of the consumers' capacity."""
+
+    enabled: bool = True
+    min: int = 1
+    max: int | None = None
+    dry_run: bool = False
+    target_utilization: float = 0.6
+    scale_up_utilization: float = 0.95
+    catch_up_seconds: int = 120
+    lag_seconds: int = 30
+    rate_seconds: int = 60
+    scale_up_interval_seconds: int = 30
+    settle_seconds: int = 60
+    scale_down_window_seconds: int = 1800
+    stalled_seconds: int = 60
+    ineffective_hold_seconds: int = 900
+    manual_hold_seconds: int = 900
+
+
 class Consumer(Component, frozen=True, kw_only=True):
     """The consumers."""
 
     replicas: int = 1
+    autoscaling: Autoscaling = Autoscaling()
 
 
 class Election(_Part, frozen=True, kw_only=True):

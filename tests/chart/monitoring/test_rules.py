@@ -54,26 +54,25 @@ _BOTH_ACTIVE: Final = {
     f"flowagg_active|{READER(1)}": "0x40",
     f"flowagg_active|{READER(2)}": "1x40",
 }
-_PARTITION: Final = 'consumergroup="flowagg-default", topic="flows", partition="3"'
+_PARTITION: Final = 'name="NAME", partition="3", component="operator", pod="operator-1"'
 _OWNS: Final = {f'flowagg_consumer_partitions|state="running", {CONSUMER(1)}': "6x40"}
 
 CASES: Final = [
     Case(
         "FlowAggregatorLagging",
-        {'kafka_consumergroup_group_lag_seconds|group="flowagg-default"': "60x5 61x10 3x10"},
+        {'flowagg_operator_lag_seconds|name="NAME"': "60x5 61x10 3x10"},
         quiet=(5, 9, 18),
         firing=(12, 15),
-        labels={"group": "flowagg-default"},
     ),
     Case(
         "FlowAggregatorLagUnknown",
-        {'kafka_consumergroup_group_lag_seconds|group="flowagg-default"': "0x5 _x19 0x5"},
+        {'flowagg_operator_lag_seconds|name="NAME"': "0x5 _x19 0x5"},
         quiet=(5, 12, 26),
         firing=(22, 24),
     ),
     Case(
         "FlowAggregatorLagUnknown",
-        {'kafka_consumergroup_group_lag_seconds|group="flowagg-default"': "0x5" + " NaN" * 15 + " 0x10"},
+        {'flowagg_operator_lag_seconds|name="NAME"': "0x5" + " NaN" * 15 + " 0x10"},
         quiet=(5, 14, 24),
         firing=(18, 20),
         about="not a number is no lag",
@@ -88,18 +87,18 @@ CASES: Final = [
     Case(
         "FlowAggregatorPartitionStalled",
         {
-            f"kafka_consumergroup_lag|{_PARTITION}": "0x5 9x20 0x5",
-            f"kafka_consumergroup_current_offset|{_PARTITION}": "0+7x5 42x20 51x5",
+            f"flowagg_operator_lag|{_PARTITION}": "0x5 9x20 0x5",
+            f"flowagg_operator_committed_offset|{_PARTITION}": "0+7x5 42x20 51x5",
         },
         quiet=(5, 9, 27),
         firing=(18, 26),
-        labels={"consumergroup": "flowagg-default", "partition": "3"},
+        labels={"partition": "3"},
     ),
     Case(
         "FlowAggregatorPartitionStalled",
         {
-            f"kafka_consumergroup_lag|{_PARTITION}": "9x30",
-            f"kafka_consumergroup_current_offset|{_PARTITION}": "0+7x30",
+            f"flowagg_operator_lag|{_PARTITION}": "9x30",
+            f"flowagg_operator_committed_offset|{_PARTITION}": "0+7x30",
         },
         quiet=(5, 15, 30),
         firing=(),
@@ -343,6 +342,27 @@ CASES: Final = [
         quiet=(2, 6, 15),
         firing=(9, 12),
         labels={"component": "reader", "pod": "reader-1", "job": "flows/main"},
+    ),
+    Case(
+        "FlowAggregatorPartitionsExhausted",
+        {'flowagg_operator_scaling_held|name="NAME", reason="PartitionsExhausted"': "_x4 1x6 _x2 1x20 stale"},
+        quiet=(4, 18, 40),
+        firing=(21, 30),
+        about="a rebalance in between is no end",
+    ),
+    Case(
+        "FlowAggregatorPartitionsExhausted",
+        {'flowagg_operator_scaling_held|name="NAME", reason="Unsettled"': "1x40"},
+        quiet=(5, 20, 40),
+        firing=(),
+        about="another reason",
+    ),
+    Case(
+        "FlowAggregatorScalingIneffective",
+        {'flowagg_operator_scaling_held|name="NAME", reason="ScalingIneffective"': "_x4 1x14 stale _x3 1x14 stale"},
+        quiet=(4, 18, 50),
+        firing=(21, 26, 35),
+        about="a hold, a scale-up in between, and the next hold",
     ),
 ]
 

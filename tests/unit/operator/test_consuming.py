@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from flowagg_operator.consuming import Consumers, Stop, judge, read_checks, read_owned, stops_in
+from flowagg_operator.consuming import Consumers, Stop, judge, read_checks, read_metrics, stops_in
 from flowagg_operator.redis_look import judge as judge_redis
 from flowagg_operator.troubles import is_ready, is_running, trouble
 
@@ -40,7 +40,7 @@ def test_owned_partitions_are_read_from_the_metrics() -> None:
         'flowagg_consumer_position{partition="0"} 12.0\nflowagg_consumer_position{partition="5"} 0.0\n'
         "# HELP other o\n# TYPE other gauge\nother 1.0\n"
     )
-    assert read_owned(text) == {0, 5}
+    assert read_metrics(text)[0] == {0, 5}
 
 
 @pytest.mark.parametrize(

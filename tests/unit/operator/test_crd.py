@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from flowagg_operator import crd
-from flowagg_operator.spec import Component, Spec, read_spec
+from flowagg_operator.spec import Autoscaling, Component, Spec, read_spec
 
 ROOT = Path(__file__).parents[3]
 SOURCE = ROOT / "operator" / "src" / "flowagg_operator" / "crd.yaml"
@@ -78,7 +78,7 @@ def test_every_text_and_list_of_the_spec_is_bounded_where_a_rule_reads_it() -> N
 
 def test_components_have_the_same_fields() -> None:
     def pod_fields(component: str) -> dict[str, Any]:
-        own = {"replicas", "mode", "view"}
+        own = {"replicas", "mode", "view", "autoscaling"}
         parts = spec_schema()["properties"][component]["properties"]
         return {name: strip(part) for name, part in parts.items() if name not in own}
 
@@ -102,6 +102,35 @@ def test_the_operator_reads_every_field_of_the_definition(part: str) -> None:
     assert missing == set()
 
 
+def autoscaling() -> dict[str, Any]:
+    found: dict[str, Any] = spec_schema()["properties"]["consumer"]["properties"]["autoscaling"]
+    return found
+
+
+def test_the_operator_reads_every_field_of_autoscaling() -> None:
+    names = {field.encode_name for field in msgspec.structs.fields(Autoscaling)}
+    assert names == autoscaling()["properties"].keys()
+
+
+def test_part_of_autoscaling_can_be_given() -> None:
+    given = {**LEAST, "consumer": {"autoscaling": {"max": 12, "targetUtilization": 0.5}}}
+    read = read_spec(with_defaults(spec_schema(), given)).consumer.autoscaling
+    assert read == Autoscaling(max=12, target_utilization=0.5)
+
+
+def test_a_number_of_autoscaling_is_bounded_and_its_default_is_within() -> None:
+    for name, part in autoscaling()["properties"].items():
+        if part["type"] in ("integer", "number"):
+            assert part["minimum"] <= part.get("default", part["minimum"]) <= part["maximum"], name
+
+
+def test_the_status_holds_what_the_autoscaler_goes_by() -> None:
+    status = schema()["properties"]["status"]["properties"]
+    assert status["lastDecision"]["properties"].keys() == {"time", "from", "to", "reason", "message"}
+    times = {name for name, part in status["autoscaling"]["properties"].items() if part.get("format") == "date-time"}
+    assert times == {"manualSince", "manualUntil", "changedTime", "ineffectiveUntil"}
+
+
 def test_the_scale_subresource_is_the_number_of_consumers() -> None:
     version = crd.load()["spec"]["versions"][0]
     assert version["subresources"]["scale"] == {
@@ -115,3 +144,5 @@ def test_columns_read_well() -> None:
     columns = crd.load()["spec"]["versions"][0]["additionalPrinterColumns"]
     shown = [column["name"] for column in columns if not column.get("priority")]
     assert shown == ["Ready", "Reason", "Desired", "Consumers", "Lag", "Age"]
+    wide = [column["name"] for column in columns if column.get("priority") == 1]
+    assert wide == ["Lag-Seconds", "Scaling", "Arrivals", "Capacity", "Writer", "Reader"]

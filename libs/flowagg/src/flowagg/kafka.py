@@ -1,5 +1,6 @@
 """Kafka: client properties and look-ups that more than one service needs."""
 
+import atexit
 import logging
 import re
 import threading
@@ -115,7 +116,8 @@ class LookUps:
     """A service's AdminClient, and a new one in its place after failures in a row.
 
     One that lost its brokers was seen to wait for an address or for the controller for good, while a new one
-    was answered at once.
+    was answered at once. The end of one whose broker is gone was seen to wait for good, too (librdkafka 2.16, in
+    rd_kafka_destroy): so none ends in a thread that has other work, nor with the process.
     """
 
     def __init__(self, settings: KafkaSettings, service: str, own: Mapping[str, Any] | None = None) -> None:
@@ -124,6 +126,12 @@ class LookUps:
         self._failures = 0
         self._made_at = time.monotonic()
         self.client: AdminClient = self._make()
+        atexit.register(self.close)  # keeps it until then
+
+    def close(self) -> None:
+        """Have no client any more."""
+        atexit.unregister(self.close)
+        _end([self.__dict__.pop("client")])
 
     def worked(self) -> None:
         """A look-up was answered."""
@@ -137,8 +145,12 @@ class LookUps:
             return
         self._failures, self._made_at = 0, now
         old, self.client = [self.client], self._make()
-        # Its end may take as long as what it still waits for.
-        threading.Thread(target=old.clear, name="kafka-old-client", daemon=True).start()
+        _end(old)
+
+
+def _end(clients: list[AdminClient]) -> None:
+    """Drop clients in a thread of their own, which may wait for good."""
+    threading.Thread(target=clients.clear, name="kafka-old-client", daemon=True).start()
 
 
 def admin_properties(settings: KafkaSettings, service: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from flowagg.kafka import (
 from flowagg.topic_rules import Finding, judge_topic
 
 from flowagg_consumer import effects as fx
+from flowagg_consumer.pace import Pace
 from flowagg_consumer.partition import DeadLetter, StopReason
 from flowagg_consumer.records import Records
 from flowagg_consumer.settings import ConsumerSettings
@@ -58,6 +59,8 @@ class Log:
         self._timeout_seconds = settings.kafka_timeout_seconds
         self._batch_records = settings.batch_records
         self._linger_seconds = settings.batch_linger_ms / 1000
+        rate = settings.flows_per_second
+        self._pace = None if rate is None else Pace(rate, time.monotonic())
         self._revoked: list[int] = []
         self._assigned: list[int] = []
         self._commit_failed = False
@@ -140,6 +143,11 @@ class Log:
         # It may wait for answers that do not come.
         threading.Thread(target=member.close, name="leave-group", daemon=True).start()
 
+    def keep_pace(self, wait_seconds: float) -> None:
+        """Wait where no more records may be taken yet, but not longer than that."""
+        if self._pace is not None:
+            time.sleep(min(wait_seconds, self._pace.wait_seconds(time.monotonic())))
+
     def fetch(self, wait_seconds: float) -> fx.Fetched:
         """Wait for a record, then for more up to the batch's bounds."""
         if self._consumer is None and time.monotonic() >= self._tried_at + _JOIN_SECONDS:
@@ -148,12 +156,17 @@ class Log:
         if member is None:
             time.sleep(wait_seconds)
             return fx.Fetched(errors=["Kafka does not answer: the group is joined once it does"])
-        messages = member.consume(1, wait_seconds)
+        most = self._batch_records
+        if self._pace is not None:
+            most = min(most, self._pace.room(time.monotonic()))
+        messages = member.consume(1, wait_seconds) if most else []
         if messages:
-            messages += member.consume(self._batch_records - 1, self._linger_seconds)
+            messages += member.consume(most - 1, self._linger_seconds)
             fatal = next((error for m in messages if (error := m.error()) is not None and _is_fatal(error)), None)
             if fatal is not None:
                 self._give_up(member, fatal.str())
+            if self._pace is not None:
+                self._pace.took(len(messages))
         revoked, assigned, self._revoked, self._assigned = self._revoked, self._assigned, [], []
         failed, self._commit_failed = self._commit_failed, False
         return _sort_out(messages, revoked, assigned, failed)
@@ -294,6 +307,7 @@ class Log:
         """Leave the group."""
         if self._consumer is not None:
             self._consumer.close()
+        self._look_ups.close()
 
     def _offsets(self, numbers: list[int], spec: Any) -> dict[int, Any]:
         request = {TopicPartition(self._topic, number): spec for number in numbers}

@@ -18,6 +18,12 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         le=1000,
         description="Time to wait for a batch to fill once it has a record, in milliseconds.",
     )
+    flows_per_second: float | None = Field(
+        None,
+        gt=0,
+        le=10_000_000,
+        description="Most records that one consumer applies a second, where others use Redis too; unset: no bound.",
+    )
     prefetch_bytes: int = Field(4 * 2**20, ge=2**20, description="Most bytes fetched ahead of the fold.")
     cache_bytes: int = Field(
         256 * 2**20,

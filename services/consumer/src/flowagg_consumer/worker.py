@@ -112,6 +112,7 @@ class Worker:
                 return
             answer, error = None, None
             if isinstance(effect, fx.Fetch):
+                self._log.keep_pace(effect.wait_seconds)
                 now = self._last_turn = self._clock()
                 if fetched_at is not None:
                     metrics.TURN_SECONDS.observe(now - fetched_at)

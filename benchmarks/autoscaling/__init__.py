@@ -1,0 +1,1 @@
+"""Compares policies that scale a Kafka consumer group, in virtual time."""
