@@ -247,11 +247,7 @@ class KafkaClient:
             # 1. What is committed; 2. the watermarks; 3. the group.
             asked = [ConsumerGroupTopicPartitions(group, partitions)]
             offsets = self._look_ups.client.list_consumer_group_offsets(asked, request_timeout=self._timeout_seconds)
-            committed = {
-                part.partition: part.offset
-                for part in self._result(offsets[group]).topic_partitions
-                if part.error is None and part.offset >= 0
-            }
+            committed = _committed(self._result(offsets[group]).topic_partitions)
             low = self._offsets(partitions, OffsetSpec.earliest())
             high = self._offsets(partitions, OffsetSpec.latest())
             at = clock()
@@ -333,6 +329,17 @@ def connect(settings: Callable[[], KafkaSettings]) -> KafkaClient | Verdict:
     except (KafkaException, InvalidProperties) as error:
         text = f"spec.kafka.configSecretRef: {_text(error) if isinstance(error, KafkaException) else error}"
         return Verdict("False", "InvalidProperties", text)
+
+
+def _committed(found: Iterable[TopicPartition]) -> dict[int, int]:
+    """Partition -> what is committed. Raises KafkaException: not known is not the same as nothing committed."""
+    offsets = {}
+    for part in found:
+        if part.error is not None:
+            raise KafkaException(part.error)
+        if part.offset >= 0:
+            offsets[part.partition] = part.offset
+    return offsets
 
 
 def _insync(replicas: int) -> dict[str, str]:

@@ -51,7 +51,8 @@ class Snapshot:
 
 
 class Move(NamedTuple):
-    """A partition's last step: its position, when that was first seen, and the lag that was left then."""
+    """A partition's last step: its position, when that was first seen, and the lag that was left then, as far as that
+    is known."""
 
     position: int
     at: float
@@ -81,8 +82,12 @@ class History:
         for partition in snapshot.high:
             position, lag = snapshot.position(partition), snapshot.lag(partition)
             before = moves.get(partition)
-            moved = before is None or before.position != position or lag == 0
-            now[partition] = Move(position, snapshot.at, lag) if moved or before is None else before
+            if before is None:
+                # What was there before is not known to be worked on yet.
+                now[partition] = Move(position, snapshot.at, 0)
+            else:
+                moved = before.position != position or lag == 0
+                now[partition] = Move(position, snapshot.at, lag) if moved else before
         return History(self.seconds, (*known[first:], snapshot), now)
 
     @property
@@ -130,8 +135,8 @@ class History:
                 continue
             position = snapshot.position(partition)
             if snapshot.at >= since and before is not None and position != before:
-                elapsed = end.at - snapshot.at
-                return ((end.position - position) / elapsed, elapsed) if elapsed > 0 else None
+                done, elapsed = end.position - position, end.at - snapshot.at
+                return (done / elapsed, elapsed) if done > 0 and elapsed > 0 else None
             before = position
         return None
 

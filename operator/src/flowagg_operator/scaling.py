@@ -49,14 +49,22 @@ _LASTING_SECONDS: Final = 10.0
 """For which lag must have been there before more consumers are started for it alone: not a batch in flight."""
 _BUSY_SECONDS: Final = 10.0
 """A partition that never has less than so many seconds' arrivals left over is one whose consumer never waits."""
+_SLOWED: Final = 0.6
+"""Part of the speed that consumers once had below which it is their sink that has become slow."""
 _SETTLING_SECONDS: Final = 120.0
 """For which a group may be unsettled before that is said to be trouble."""
+_JUDGED_SECONDS: Final = 35.0
+"""For which a group must have been settled before the effect of more consumers is judged: commits may be 30 s apart."""
+_TRIAL_SECONDS: Final = 180.0
+"""So long the next scale-up waits for that judgement at most."""
 _GAIN: Final = 0.1
 """Part of the expected gain below which a scale-up had no effect."""
 _LESSON_SECONDS: Final = 3600.0
 _LESSON_ROOM: Final = 0.8
 """So long a count that proved too small is not tried again, unless arrivals are below so much of those it failed at."""
 _LESSONS: Final = 8
+_GAP_SECONDS: Final = 180.0
+"""Without a judgement for so long, the time over which consumers are judged to be too many begins anew."""
 _OLD_SECONDS: Final = 600.0
 """Age past which a measurement under a backlog yields to a larger one taken without."""
 _ABOVE: Final = 1.2
@@ -135,9 +143,9 @@ class State:
 
     target: what the FlowAggregator should ask for, as last decided; previous: what it asked for before, until the new
     number has been seen there. rate: records a second that one consumer applies, measured under a backlog at
-    measured_at; unhindered: the same, measured without. asked: (moment, consumers that were needed), of which later
-    ones are smaller. rates: (moment, records a second that arrived), some of the last ten minutes. lags: (moment,
-    seconds of lag).
+    measured_at; fastest: the most of these; unhindered: the same, measured without a backlog. asked: (moment, consumers
+    that were needed), of which later ones are smaller. rates: (moment, records a second that arrived), some of the last
+    ten minutes. lags: (moment, seconds of lag).
     """
 
     target: int | None = None
@@ -147,6 +155,7 @@ class State:
     changed_at: float | None = None
     rate: float | None = None
     measured_at: float = 0.0
+    fastest: float | None = None
     unhindered: float | None = None
     stable_since: float | None = None
     settled_since: float | None = None
@@ -214,13 +223,14 @@ class _Measured:
 def decide(seen: Observation, policy: Policy, state: State) -> Decision:
     """Decide how many consumers the FlowAggregator should ask for."""
     # 1. Whose number is it that is there now?
-    state = _recognised(seen, state)
+    state = _recognised(seen, policy, state)
     # 2. Is the group at rest, and what do its offsets teach? This goes on whoever sets the number.
     state = _settled(seen, state)
-    history = seen.history
-    measured = None
-    if history is not None and history.last is not None and len(history.snapshots) > 1:
-        measured, state = _learned(seen, history, policy, state)
+    measured, state = _learned(seen, policy, state)
+    wanted = None
+    if measured is not None and state.stable_since is not None:
+        wanted = _wanted(policy, state, measured)
+        state = _asked(seen, policy, state, measured, wanted)
     # 3. What forbids any change.
     if (held := _held(seen, policy, state)) is not None:
         decision = _said(seen, state, measured, *held)
@@ -232,13 +242,8 @@ def decide(seen: Observation, policy: Policy, state: State) -> Decision:
     if len(measured.aside) * 2 > measured.partitions:
         text = f"{len(measured.aside)} partitions with lag make no progress: another number of consumers would not help"
         return _said(seen, state, measured, "StalledPartition", text)
-    # 4. How many are needed.
-    rate = state.rate_per_consumer
-    highest = min(measured.partitions, policy.max_replicas or measured.partitions)
-    lowest = min(policy.min_replicas, highest)
-    count = None if rate is None else needed(measured.loads, rate)
-    wanted = _within(count if count is not None else measured.partitions, lowest, highest) if rate is not None else None
-    state = _asked(seen, policy, state, measured, wanted, lowest)
+    # 4. What may be at all.
+    lowest, highest = _bounds(policy, measured)
     # 5. Bounds come first: partitions and limits can have changed.
     if seen.replicas > highest or seen.replicas < lowest:
         target = _within(seen.replicas, lowest, highest)
@@ -251,7 +256,22 @@ def decide(seen: Observation, policy: Policy, state: State) -> Decision:
     return _down(seen, policy, state, measured, lowest)
 
 
-def _recognised(seen: Observation, state: State) -> State:
+def _bounds(policy: Policy, measured: _Measured) -> tuple[int, int]:
+    """Fewest and most consumers that may be asked for."""
+    highest = min(measured.partitions, policy.max_replicas or measured.partitions)
+    return min(policy.min_replicas, highest), highest
+
+
+def _wanted(policy: Policy, state: State, measured: _Measured) -> int | None:
+    """How many are needed, within bounds; None: a consumer's speed is not known."""
+    rate = state.rate_per_consumer
+    if rate is None:
+        return None
+    count = needed(measured.loads, rate)
+    return _within(count if count is not None else measured.partitions, *_bounds(policy, measured))
+
+
+def _recognised(seen: Observation, policy: Policy, state: State) -> State:
     if state.target is None:
         state = replace(state, target=seen.replicas, renewal=seen.renewal)
     elif seen.replicas == state.target:
@@ -263,6 +283,8 @@ def _recognised(seen: Observation, state: State) -> State:
         state = replace(
             state, target=seen.replicas, previous=None, manual_since=seen.at, changed_at=seen.at, trial=None
         )
+    if state.manual_since is not None and seen.at - state.manual_since >= policy.manual_hold_seconds:
+        state = replace(state, manual_since=None)
     if seen.renewal != state.renewal:
         state = replace(state, renewal=seen.renewal, manual_since=seen.at if seen.renewal else None)
     return state
@@ -270,6 +292,8 @@ def _recognised(seen: Observation, state: State) -> State:
 
 def _settled(seen: Observation, state: State) -> State:
     """When the group came to rest: stable with the same consumers; and settled: all that are wanted, and no others."""
+    if seen.history is None:
+        return state  # nothing is known, which is no unrest
     shape = (seen.replicas, seen.ready, seen.members if seen.members is not None else -1)
     stable = seen.group == _STABLE
     settled = (
@@ -287,13 +311,19 @@ def _settled(seen: Observation, state: State) -> State:
     )
 
 
-def _learned(seen: Observation, history: History, policy: Policy, state: State) -> tuple[_Measured, State]:
+def _learned(seen: Observation, policy: Policy, state: State) -> tuple[_Measured | None, State]:
+    """The numbers of now, and what they teach; None: there are no rates yet."""
+    history = seen.history
+    if history is None or not (every := history.arrivals(policy.rate_seconds)):
+        return None, state
+    # While nobody had it, a partition could not move on: that is no lack of progress.
+    rested = 0.0 if state.stable_since is None else seen.at - state.stable_since
     aside = {
         partition: seconds
         for partition, seconds in history.stalled(policy.stalled_seconds).items()
-        if seen.owners is None or partition in seen.owners
+        if (seen.owners is None or partition in seen.owners) and rested >= policy.stalled_seconds
     }
-    arrivals = {p: rate for p, rate in history.arrivals(policy.rate_seconds).items() if p not in aside}
+    arrivals = {p: rate for p, rate in every.items() if p not in aside}
     lately = history.arrivals(_FEW_LOOKS_SECONDS)
     standing = history.standing(aside)
     arriving, lag = sum(arrivals.values()), sum(standing.values())
@@ -301,7 +331,7 @@ def _learned(seen: Observation, history: History, policy: Policy, state: State) 
     busy = {p: state.busy.get(p, seen.at) for p, left in standing.items() if left > arrivals[p] * _BUSY_SECONDS}
     state = replace(state, busy=busy, unhindered=seen.unhindered_rate or state.unhindered)
     if (rate := _measured_rate(seen, history, state)) is not None:
-        state = replace(state, rate=rate, measured_at=seen.at)
+        state = replace(state, rate=rate, measured_at=seen.at, fastest=max(rate, state.fastest or rate))
     elif state.rate is not None and state.unhindered is not None:
         old = seen.at - state.measured_at > _OLD_SECONDS
         if old and state.unhindered > _ABOVE * state.rate:
@@ -311,8 +341,8 @@ def _learned(seen: Observation, history: History, policy: Policy, state: State) 
         seconds = lag / arriving
     else:
         seconds = lag / (rate * max(1, seen.ready)) if rate else float(lag > 0) * policy.lag_seconds * 2
-    kept = [entry for entry in state.lags if entry[0] > seen.at - policy.rate_seconds]
-    lags = (*kept, (seen.at, seconds))
+    kept = tuple(entry for entry in state.lags if entry[0] > seen.at - policy.rate_seconds)
+    lags = (*(kept or state.lags[-1:]), (seen.at, seconds))
     rates = tuple(entry for entry in state.rates if entry[0] > seen.at - _TREND_SECONDS)
     if not rates or seen.at - rates[-1][0] >= _TREND_STEP_SECONDS:
         rates = (*rates, (seen.at, arriving))
@@ -336,15 +366,15 @@ def _learned(seen: Observation, history: History, policy: Policy, state: State) 
         lasting_seconds=lasting,
         aside=aside,
     )
-    return measured, _judged(seen, history, policy, state, measured)
+    return measured, _judged(seen, history, policy, state)
 
 
 def _growth(at: float, arriving: float, rates: tuple[tuple[float, float], ...]) -> float:
     """By what arrivals are multiplied, should the trend of the last minutes go on for a while; at least 1."""
     began, oldest = rates[0]
-    if arriving <= 0 or at - began < _TREND_SECONDS / 2:
-        return 1.0
     between, middle = rates[len(rates) // 2]
+    if arriving <= 0 or at - began < _TREND_SECONDS / 2 or not began < between < at:
+        return 1.0
     # The lesser slope of two halves: a step is no trend.
     slope = min((arriving - middle) / (at - between), (middle - oldest) / (between - began))
     return max(1.0, 1.0 + slope * _AHEAD_SECONDS / arriving)
@@ -354,36 +384,47 @@ def _measured_rate(seen: Observation, history: History, state: State) -> float |
     """Records a second of a consumer that never waits: the mean of those that have a backlog; None: none had long."""
     if state.stable_since is None or not state.busy:
         return None
-    since = {p: max(at, state.stable_since) for p, at in state.busy.items()}
-    spans = {p: history.applied(p, at) for p, at in since.items()}
-    measured = {p: span for p, span in spans.items() if span is not None and span[1] >= _FEW_LOOKS_SECONDS}
-    if not measured:
-        return None
+    stable = state.stable_since
+    measured = {
+        p: max(at, stable)
+        for p, at in state.busy.items()
+        if (span := history.applied(p, max(at, stable))) is not None and span[1] >= _FEW_LOOKS_SECONDS
+    }
     if seen.owners is None:
         # Who has what is not known: only where all partitions have a backlog do all consumers.
         if len(measured) < len(history.moves) or not seen.members:
             return None
-        return sum(span[0] for span in measured.values()) / min(seen.members, len(measured))
-    saturated = {seen.owners[p] for p in measured if p in seen.owners}
-    rates = []
-    for partition, owner in seen.owners.items():
-        if owner in saturated and partition in history.moves:
-            span = history.applied(partition, max(state.busy.get(partition, 0.0), state.stable_since))
-            rates.append((owner, span[0] if span is not None else 0.0))
-    each = totals(rates).values()
+        rates = [("all", _applied(history, p, since)) for p, since in measured.items()]
+        each = [total / min(seen.members, len(measured)) for total in totals(rates).values()]
+    else:
+        # All that a consumer applies while one of its partitions has a backlog.
+        since: dict[str, float] = {}
+        for partition, at in measured.items():
+            if (owner := seen.owners.get(partition)) is not None:
+                since[owner] = min(at, since.get(owner, at))
+        each = list(
+            totals(
+                (owner, _applied(history, partition, since[owner]))
+                for partition, owner in seen.owners.items()
+                if owner in since and partition in history.moves
+            ).values()
+        )
     rate = sum(each) / len(each) if each else 0.0
     return rate if rate > 0 else None
 
 
-def _judged(seen: Observation, history: History, policy: Policy, state: State, measured: _Measured) -> State:
+def _applied(history: History, partition: int, since: float) -> float:
+    span = history.applied(partition, since)
+    return span[0] if span is not None else 0.0
+
+
+def _judged(seen: Observation, history: History, policy: Policy, state: State) -> State:
     """Whether the last scale-up had an effect, once that can be told."""
     trial = state.trial
-    if trial is None or seen.replicas != trial.replicas:
-        return replace(state, trial=None)
-    if measured.lag_seconds <= policy.lag_seconds:
-        return replace(state, trial=None)  # the backlog went: it had
+    if trial is None or seen.replicas != trial.replicas or not state.busy:
+        return replace(state, trial=None)  # without a backlog: it had
     since = state.settled_since
-    if since is None or seen.at - since < policy.settle_seconds:
+    if since is None or seen.at - since < _JUDGED_SECONDS:
         return state
     spans = [span for p in history.moves if (span := history.applied(p, since)) is not None]
     if not spans:
@@ -415,18 +456,19 @@ def _held(seen: Observation, policy: Policy, state: State) -> tuple[Reason, str]
     return None
 
 
-def _asked(
-    seen: Observation, policy: Policy, state: State, measured: _Measured, wanted: int | None, lowest: int
-) -> State:
+def _asked(seen: Observation, policy: Policy, state: State, measured: _Measured, wanted: int | None) -> State:
     """Remember how many were needed, for as long as that keeps consumers from being taken away."""
     if wanted is None:
+        lowest, _ = _bounds(policy, measured)
         # Nothing is known of a consumer's speed: without lag, fewer are worth a try.
         quiet = measured.lag_seconds <= policy.lag_seconds / 2
         wanted = max(lowest, useful_below(measured.partitions, seen.replicas)) if quiet else seen.replicas
     kept = [(at, count) for at, count in state.asked if at >= seen.at - policy.scale_down_window_seconds]
     while kept and kept[-1][1] <= wanted:
         kept.pop()
-    since = state.asked_since if state.asked_since is not None else seen.at
+    since = state.asked_since
+    if since is None or seen.at - state.asked[-1][0] > _GAP_SECONDS:
+        since = seen.at  # for too long nobody could tell
     return replace(state, asked=(*kept, (seen.at, wanted)), asked_since=since)
 
 
@@ -438,9 +480,8 @@ def _up(seen: Observation, policy: Policy, state: State, measured: _Measured, hi
     late = measured.lasting_seconds > policy.lag_seconds
     if not crowded and not late:
         return None
-    if rate is None and state.busy and seen.at - min(state.busy.values()) < _MEASURING_SECONDS:
-        text = f"lag is {_seconds(measured.lag_seconds)}: the consumers' speed is being measured"
-        return _said(seen, state, measured, "Waiting", text)
+    if rate is None and (text := _unmeasured(seen, state)):
+        return _said(seen, state, measured, "Waiting", f"lag is {_seconds(measured.lag_seconds)}: {text}")
     target, why = _more(seen, policy, state, measured, late=late)
     if target <= seen.replicas and late and not _lasts(seen, policy, state):
         text = f"{_numbers(seen, measured, rate)}: {seen.replicas} consumers are working the backlog off"
@@ -450,7 +491,16 @@ def _up(seen: Observation, policy: Policy, state: State, measured: _Measured, hi
         return _at_the_end(seen, policy, state, measured, highest) if late or seen.replicas >= highest else None
     if (wait := _waits(seen, policy, state, target, why)) is not None:
         return _said(seen, state, measured, *wait)
-    return _changed(seen, _lesson(seen, policy, state, measured, target), measured, target, why)
+    return _changed(seen, _lesson(seen, state, measured, target), measured, target, why)
+
+
+def _unmeasured(seen: Observation, state: State) -> str:
+    """Why a speed that is not known is waited for; empty: it is not."""
+    if seen.ready < seen.replicas:
+        return f"{seen.ready} of {seen.replicas} consumers are ready"
+    if state.busy and seen.at - min(state.busy.values()) < _MEASURING_SECONDS:
+        return "the consumers' speed is being measured"
+    return ""
 
 
 def _waits(seen: Observation, policy: Policy, state: State, target: int, why: str) -> tuple[Reason, str] | None:
@@ -461,6 +511,9 @@ def _waits(seen: Observation, policy: Policy, state: State, target: int, why: st
             "more consumers applied no more: look at Redis, and at partitions that take most of the flows; "
             f"no more are started for {left}"
         )
+    since = None if state.changed_at is None else seen.at - state.changed_at
+    if state.trial is not None and since is not None and since < _TRIAL_SECONDS:
+        return "Waiting", f"{why}: {target}, once it is known what the last consumers that were added apply"
     if state.changed_at is not None:
         left_seconds = policy.scale_up_interval_seconds - (seen.at - state.changed_at)
         if left_seconds > 0:
@@ -481,16 +534,16 @@ def _more(seen: Observation, policy: Policy, state: State, measured: _Measured, 
     return target, _numbers(seen, measured, rate)
 
 
-def _lesson(seen: Observation, policy: Policy, state: State, measured: _Measured, target: int) -> State:
+def _lesson(seen: Observation, state: State, measured: _Measured, target: int) -> State:
     """What a scale-up says of the number before it, and what is expected of the new one."""
     settled = state.settled_since is not None and seen.at - state.settled_since >= _FEW_LOOKS_SECONDS
     if not settled or seen.history is None:
         return replace(state, trial=None)
     kept = [lesson for lesson in state.lessons if seen.at - lesson.at < _LESSON_SECONDS]
     lesson = Lesson(seen.replicas, measured.arrival_rate, seen.at)
-    state = replace(state, lessons=(*kept[-_LESSONS:], lesson), trial=None)
+    state = replace(state, lessons=(*kept[1 - _LESSONS :], lesson), trial=None)
     applied = seen.history.processing_rate
-    if state.rate is not None and applied and measured.lasting_seconds > policy.lag_seconds:
+    if state.rate is not None and applied and state.measured_at == seen.at:  # under a backlog
         state = replace(state, trial=Trial(target, applied, state.rate * (target - seen.replicas)))
     return state
 
@@ -504,7 +557,7 @@ def _lasts(seen: Observation, policy: Policy, state: State) -> bool:
 def _at_the_end(seen: Observation, policy: Policy, state: State, measured: _Measured, highest: int) -> Decision | None:
     """As many as can be, or as are needed, and lag all the same."""
     rate = state.rate_per_consumer
-    if seen.replicas < highest or rate is None:
+    if seen.replicas < highest:
         return None
     numbers = _numbers(seen, measured, rate)
     if state.ineffective_until is not None and seen.at < state.ineffective_until:
@@ -514,7 +567,10 @@ def _at_the_end(seen: Observation, policy: Policy, state: State, measured: _Meas
         text = f"{numbers}: spec.consumer.autoscaling.max is {policy.max_replicas}: raise it"
         return _said(seen, state, measured, "MaximumReached", text)
     heaviest = max(measured.arrivals.values(), default=0.0)
-    if heaviest > rate or measured.arrival_rate > rate * measured.partitions:
+    if rate is not None and state.fastest is not None and rate < _SLOWED * state.fastest:
+        text = f"{numbers}, and applied {_count(state.fastest)}/s before: look at Redis, more consumers would not help"
+        return _said(seen, state, measured, "ScalingIneffective", text)
+    if rate is not None and (heaviest > rate or measured.arrival_rate > rate * measured.partitions):
         enough = -int(-measured.arrival_rate // (policy.target_utilization * rate))
         if enough > measured.partitions:
             text = f"{numbers}: {enough} partitions would do (spec.kafka.topic.partitions, which can only grow)"
@@ -534,7 +590,9 @@ def _down(seen: Observation, policy: Policy, state: State, measured: _Measured, 
     target = max(most, lowest)
     whole = state.asked_since is not None and seen.at - state.asked_since >= policy.scale_down_window_seconds
     if not whole:
-        left = policy.scale_down_window_seconds - (seen.at - (state.asked_since or seen.at))
+        left = policy.scale_down_window_seconds - (
+            seen.at - (seen.at if state.asked_since is None else state.asked_since)
+        )
         return _said(seen, state, measured, "Waiting", f"{numbers}: {target} would do, judged in {left:.0f} s")
     if measured.lag_seconds >= policy.lag_seconds:
         return _said(seen, state, measured, "CatchingUp", numbers)
@@ -577,7 +635,7 @@ def _said(
         reason=reason,
         message=message,
         state=state,
-        needed=state.asked[-1][1] if measured is not None and state.asked else None,
+        needed=state.asked[-1][1] if measured is not None and rate is not None and state.asked else None,
         arrival_rate=measured.arrival_rate if measured is not None else None,
         capacity=None if rate is None else rate * min(seen.ready, measured.partitions if measured else seen.ready),
         rate_per_consumer=rate,

@@ -57,7 +57,7 @@ class OperatorSettings(Settings):
         4, ge=1, le=64, description="FlowAggregators whose Kafka, Redis and consumers are looked at at a time."
     )
     lag_seconds: float = Field(
-        5.0, ge=0.5, le=300, description="Time between two looks at Kafka, Redis and the consumers, in seconds."
+        5.0, ge=0.5, le=15, description="Time between two looks at Kafka, Redis and the consumers, in seconds."
     )
     kafka_exporter_metrics: bool = Field(
         False,

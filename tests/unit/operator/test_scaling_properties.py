@@ -184,16 +184,12 @@ def test_the_same_is_decided_of_the_same(steps: list[Step], policy: Policy) -> N
     assert play(steps, policy) == play(steps, policy)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="KeyError at two looks of one moment; ZeroDivisionError after minutes of failures"
-)
 @settings(max_examples=300, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 @given(steps=looks(seconds=st.sampled_from((0.0, 5.0, 60.0, 310.0, 5_000.0)), least=1), policy=POLICIES)
 def test_whatever_the_clock_shows_something_is_decided(steps: list[Step], policy: Policy) -> None:
     play(steps, policy)
 
 
-@pytest.mark.xfail(strict=True, reason="a topic that is seen without partitions bounds the consumers to 0")
 @settings(max_examples=300, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 @given(steps=looks(seconds=PACES, least=0), policy=POLICIES)
 def test_zero_is_never_decided(steps: list[Step], policy: Policy) -> None:
