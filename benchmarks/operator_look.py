@@ -18,7 +18,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from flowagg.settings import KafkaSettings
 from flowagg_operator.kafka_look import KafkaClient
 from flowagg_operator.lag import History, Snapshot
-from flowagg_operator.scaling import Observation, Policy, State, decide
+from flowagg_operator.scaling import decide
+from flowagg_operator.scaling_terms import Observation, Policy, State
 from flowagg_operator.spec import Topic
 from flowagg_stack.apache_kafka import start_kafka
 from flowagg_stack.processes import Processes

@@ -3,7 +3,8 @@
 from typing import Final
 
 from flowagg_operator.lag import History, Snapshot
-from flowagg_operator.scaling import Decision, Observation, Policy, State, decide
+from flowagg_operator.scaling import decide
+from flowagg_operator.scaling_terms import Decision, Observation, Policy, State
 
 from benchmarks.autoscaling.policy import Seen
 

@@ -19,7 +19,7 @@ from flowagg_operator.lag import History, Snapshot
 from flowagg_operator.pods import account_name, digest_of
 from flowagg_operator.pods_look import PodClient, PodsLook
 from flowagg_operator.scaler import Scaler
-from flowagg_operator.scaling import Observation as Scene
+from flowagg_operator.scaling_terms import Observation as Scene
 from flowagg_operator.secret_files import SecretData, SecretFiles
 from flowagg_operator.settings import OperatorSettings
 from flowagg_operator.spec import INSTANCE, Owner, SecretRef, Spec

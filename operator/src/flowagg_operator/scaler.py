@@ -16,7 +16,8 @@ from flowagg_operator import metrics
 from flowagg_operator.conditions import Verdict, shortened, timestamp
 from flowagg_operator.events import Recorder
 from flowagg_operator.pods import account_name
-from flowagg_operator.scaling import WELL, Decision, Observation, Policy, State, decide
+from flowagg_operator.scaling import decide
+from flowagg_operator.scaling_terms import WELL, Decision, Observation, Policy, State
 from flowagg_operator.spec import API_VERSION, KIND, MANAGER, PLURAL, Autoscaling, Owner
 
 _log = logging.getLogger(__name__)

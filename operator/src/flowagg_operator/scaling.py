@@ -5,219 +5,28 @@ that take partitions off the busiest consumer are considered, since a group spre
 known changes nothing. Nobody has to say how fast a consumer is: that is measured while it has a backlog.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final
 
-from flowagg_operator.capacity import busiest, needed, totals, useful_above, useful_below
-from flowagg_operator.lag import History
+from flowagg_operator.capacity import busiest, needed, useful_above, useful_below
+from flowagg_operator.learning import FEW_LOOKS_SECONDS, learned, settled
+from flowagg_operator.scaling_terms import WELL, Decision, Lesson, Measured, Observation, Policy, Reason, State, Trial
 
-Reason = Literal[
-    "Steady",
-    "CatchingUp",
-    "Waiting",
-    "Settling",
-    "ScaledUp",
-    "ScaledDown",
-    "LagUnknown",
-    "ManualOverride",
-    "Paused",
-    "AutoscalerConflict",
-    "PartitionsExhausted",
-    "MaximumReached",
-    "ScalingIneffective",
-    "StalledPartition",
-    "Unsettled",
-]
-"""Why the target is what it is."""
-
-WELL: Final = frozenset({"Steady", "CatchingUp", "Waiting", "Settling", "ScaledUp", "ScaledDown"})
-"""Reasons that need nobody's attention."""
-
-_STABLE: Final = "Stable"
-_FEW_LOOKS_SECONDS: Final = 10.0
-"""The shortest time over which a rate is taken: two looks at the default pace."""
 _MEASURING_SECONDS: Final = 35.0
 """For which a consumer's first backlog may last before more consumers are started without knowing its speed: commits
 may be 30 s apart."""
-_TREND_SECONDS: Final = 600.0
-_AHEAD_SECONDS: Final = 900.0
-"""A trend of the last ten minutes is taken to go on for a quarter of an hour, where more consumers are started anyway:
-one change instead of two."""
-_TREND_STEP_SECONDS: Final = 30.0
-_LASTING_SECONDS: Final = 10.0
-"""For which lag must have been there before more consumers are started for it alone: not a batch in flight."""
-_BUSY_SECONDS: Final = 10.0
-"""A partition that never has less than so many seconds' arrivals left over is one whose consumer never waits."""
 _SLOWED: Final = 0.6
 """Part of the speed that consumers once had below which it is their sink that has become slow."""
 _SETTLING_SECONDS: Final = 120.0
 """For which a group may be unsettled before that is said to be trouble."""
-_JUDGED_SECONDS: Final = 35.0
-"""For which a group must have been settled before the effect of more consumers is judged: commits may be 30 s apart."""
 _TRIAL_SECONDS: Final = 180.0
 """So long the next scale-up waits for that judgement at most."""
-_GAIN: Final = 0.1
-"""Part of the expected gain below which a scale-up had no effect."""
 _LESSON_SECONDS: Final = 3600.0
 _LESSON_ROOM: Final = 0.8
 """So long a count that proved too small is not tried again, unless arrivals are below so much of those it failed at."""
 _LESSONS: Final = 8
 _GAP_SECONDS: Final = 180.0
 """Without a judgement for so long, the time over which consumers are judged to be too many begins anew."""
-_OLD_SECONDS: Final = 600.0
-"""Age past which a measurement under a backlog yields to a larger one taken without."""
-_ABOVE: Final = 1.2
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the user may set (spec.consumer.autoscaling). Utilisations are parts of capacity; times are in seconds.
-
-    max_replicas: None: as many as there are partitions.
-    """
-
-    min_replicas: int = 1
-    max_replicas: int | None = None
-    target_utilization: float = 0.6
-    scale_up_utilization: float = 0.95
-    catch_up_seconds: float = 120.0
-    lag_seconds: float = 30.0
-    rate_seconds: float = 60.0
-    scale_up_interval_seconds: float = 30.0
-    settle_seconds: float = 60.0
-    scale_down_window_seconds: float = 1800.0
-    stalled_seconds: float = 60.0
-    ineffective_hold_seconds: float = 900.0
-    manual_hold_seconds: float = 900.0
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What was found at a moment (seconds of a steady clock).
-
-    history: the group's offsets, the last snapshot of now; None: they could not be looked up, and trouble says why.
-    replicas: what the FlowAggregator asks for. desired, ready, updated: of the consumers' Deployment. group: the
-    group's state in Kafka's words. members: of the group; None: not known. owners: partition -> its consumer; None:
-    not known. unhindered_rate: records a second that a consumer applies while it does not wait for records; None: not
-    known. rival: another autoscaler that sets the same number; empty: none. renewal: the annotation by which a user
-    has a number set by hand hold for longer.
-    """
-
-    at: float
-    replicas: int = 0
-    desired: int = 0
-    ready: int = 0
-    updated: int = 0
-    history: History | None = None
-    trouble: str = ""
-    group: str = ""
-    members: int | None = None
-    owners: Mapping[int, str] | None = None
-    unhindered_rate: float | None = None
-    rival: str = ""
-    renewal: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """A number of consumers that proved too small, for so many records a second, at a moment."""
-
-    replicas: int
-    arrival_rate: float
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A scale-up under a backlog whose effect is to be judged. Rates in records a second."""
-
-    replicas: int
-    applied_rate: float
-    expected_gain: float
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What is kept from one decision to the next. Times are those of Observation.at; None: not so far.
-
-    target: what the FlowAggregator should ask for, as last decided; previous: what it asked for before, until the new
-    number has been seen there. rate: records a second that one consumer applies, measured under a backlog at
-    measured_at; fastest: the most of these; unhindered: the same, measured without a backlog. asked: (moment, consumers
-    that were needed), of which later ones are smaller. rates: (moment, records a second that arrived), some of the last
-    ten minutes. lags: (moment, seconds of lag).
-    """
-
-    target: int | None = None
-    previous: int | None = None
-    manual_since: float | None = None
-    renewal: str = ""
-    changed_at: float | None = None
-    rate: float | None = None
-    measured_at: float = 0.0
-    fastest: float | None = None
-    unhindered: float | None = None
-    stable_since: float | None = None
-    settled_since: float | None = None
-    unsettled_since: float | None = None
-    shape: tuple[int, ...] = ()
-    busy: Mapping[int, float] = field(default_factory=dict)
-    asked: tuple[tuple[float, int], ...] = ()
-    asked_since: float | None = None
-    rates: tuple[tuple[float, float], ...] = ()
-    lags: tuple[tuple[float, float], ...] = ()
-    lessons: tuple[Lesson, ...] = ()
-    trial: Trial | None = None
-    ineffective_until: float | None = None
-
-    @property
-    def rate_per_consumer(self) -> float | None:
-        """Records a second that one consumer applies, as well as that is known."""
-        return self.rate if self.rate is not None else self.unhindered
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What is to be asked for, why in a word and in a sentence, and what to remember.
-
-    needed: consumers that would do, None: not known. arrival_rate, capacity, rate_per_consumer: records a second,
-    None: not known. lag_seconds: without the partitions that are set aside. aside: these, and for how many seconds
-    each has made no progress. manual_until: until when a number set by hand holds.
-    """
-
-    target: int
-    reason: Reason
-    message: str
-    state: State
-    needed: int | None = None
-    arrival_rate: float | None = None
-    capacity: float | None = None
-    rate_per_consumer: float | None = None
-    lag_seconds: float | None = None
-    aside: Mapping[int, float] = field(default_factory=dict)
-    manual_until: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """The numbers of a moment, without the partitions that are set aside. Rates in records a second.
-
-    loads: partition -> records a second to hold for arrivals at the target utilisation and for the backlog to go in
-    time; grown: the same with arrivals as they were in the last few looks, where these are more.
-    """
-
-    partitions: int
-    arrivals: Mapping[int, float]
-    loads: list[float]
-    grown: list[float]
-    lag: int
-    lag_seconds: float
-    lasting_seconds: float
-    aside: Mapping[int, float]
-
-    @property
-    def arrival_rate(self) -> float:
-        return sum(self.arrivals.values())
 
 
 def decide(seen: Observation, policy: Policy, state: State) -> Decision:
@@ -225,8 +34,8 @@ def decide(seen: Observation, policy: Policy, state: State) -> Decision:
     # 1. Whose number is it that is there now?
     state = _recognised(seen, policy, state)
     # 2. Is the group at rest, and what do its offsets teach? This goes on whoever sets the number.
-    state = _settled(seen, state)
-    measured, state = _learned(seen, policy, state)
+    state = settled(seen, state)
+    measured, state = learned(seen, policy, state)
     wanted = None
     if measured is not None and state.stable_since is not None:
         wanted = _wanted(policy, state, measured)
@@ -256,13 +65,13 @@ def decide(seen: Observation, policy: Policy, state: State) -> Decision:
     return _down(seen, policy, state, measured, lowest)
 
 
-def _bounds(policy: Policy, measured: _Measured) -> tuple[int, int]:
+def _bounds(policy: Policy, measured: Measured) -> tuple[int, int]:
     """Fewest and most consumers that may be asked for."""
     highest = min(measured.partitions, policy.max_replicas or measured.partitions)
     return min(policy.min_replicas, highest), highest
 
 
-def _wanted(policy: Policy, state: State, measured: _Measured) -> int | None:
+def _wanted(policy: Policy, state: State, measured: Measured) -> int | None:
     """How many are needed, within bounds; None: a consumer's speed is not known."""
     rate = state.rate_per_consumer
     if rate is None:
@@ -290,151 +99,6 @@ def _recognised(seen: Observation, policy: Policy, state: State) -> State:
     return state
 
 
-def _settled(seen: Observation, state: State) -> State:
-    """When the group came to rest: stable with the same consumers; and settled: all that are wanted, and no others."""
-    if seen.history is None:
-        return state  # nothing is known, which is no unrest
-    shape = (seen.replicas, seen.ready, seen.members if seen.members is not None else -1)
-    stable = seen.group == _STABLE
-    settled = (
-        stable and seen.ready == seen.desired == seen.updated == seen.replicas and seen.members in (None, seen.replicas)
-    )
-    same = shape == state.shape
-    return replace(
-        state,
-        shape=shape,
-        stable_since=(state.stable_since if same and state.stable_since is not None else seen.at) if stable else None,
-        settled_since=(state.settled_since if same and state.settled_since is not None else seen.at)
-        if settled
-        else None,
-        unsettled_since=None if stable else state.unsettled_since if state.unsettled_since is not None else seen.at,
-    )
-
-
-def _learned(seen: Observation, policy: Policy, state: State) -> tuple[_Measured | None, State]:
-    """The numbers of now, and what they teach; None: there are no rates yet."""
-    history = seen.history
-    if history is None or not (every := history.arrivals(policy.rate_seconds)):
-        return None, state
-    # While nobody had it, a partition could not move on: that is no lack of progress.
-    rested = 0.0 if state.stable_since is None else seen.at - state.stable_since
-    aside = {
-        partition: seconds
-        for partition, seconds in history.stalled(policy.stalled_seconds).items()
-        if (seen.owners is None or partition in seen.owners) and rested >= policy.stalled_seconds
-    }
-    arrivals = {p: rate for p, rate in every.items() if p not in aside}
-    lately = history.arrivals(_FEW_LOOKS_SECONDS)
-    standing = history.standing(aside)
-    arriving, lag = sum(arrivals.values()), sum(standing.values())
-    # Who never waits, since when; and what they apply.
-    busy = {p: state.busy.get(p, seen.at) for p, left in standing.items() if left > arrivals[p] * _BUSY_SECONDS}
-    state = replace(state, busy=busy, unhindered=seen.unhindered_rate or state.unhindered)
-    if (rate := _measured_rate(seen, history, state)) is not None:
-        state = replace(state, rate=rate, measured_at=seen.at, fastest=max(rate, state.fastest or rate))
-    elif state.rate is not None and state.unhindered is not None:
-        old = seen.at - state.measured_at > _OLD_SECONDS
-        if old and state.unhindered > _ABOVE * state.rate:
-            state = replace(state, rate=None)
-    rate = state.rate_per_consumer
-    if arriving > 0:
-        seconds = lag / arriving
-    else:
-        seconds = lag / (rate * max(1, seen.ready)) if rate else float(lag > 0) * policy.lag_seconds * 2
-    kept = tuple(entry for entry in state.lags if entry[0] > seen.at - policy.rate_seconds)
-    lags = (*(kept or state.lags[-1:]), (seen.at, seconds))
-    rates = tuple(entry for entry in state.rates if entry[0] > seen.at - _TREND_SECONDS)
-    if not rates or seen.at - rates[-1][0] >= _TREND_STEP_SECONDS:
-        rates = (*rates, (seen.at, arriving))
-    state = replace(state, lags=lags, rates=rates)
-    growth = _growth(seen.at, arriving, rates)
-    whole = lags[0][0] <= seen.at - _LASTING_SECONDS
-    lasting = min(s for at, s in lags if at >= seen.at - _LASTING_SECONDS) if whole else 0.0
-
-    def load(partition: int, arrival: float) -> float:
-        # What is spare at the target utilisation works a backlog off: only what that cannot do is added.
-        return max(arrival / policy.target_utilization, arrival + standing[partition] / policy.catch_up_seconds)
-
-    count = len(history.moves)
-    measured = _Measured(
-        partitions=count,
-        arrivals=arrivals,
-        loads=[load(p, a) for p, a in arrivals.items()] + [0.0] * len(aside),
-        grown=[load(p, max(a, lately.get(p, 0.0), a * growth)) for p, a in arrivals.items()] + [0.0] * len(aside),
-        lag=lag,
-        lag_seconds=seconds,
-        lasting_seconds=lasting,
-        aside=aside,
-    )
-    return measured, _judged(seen, history, policy, state)
-
-
-def _growth(at: float, arriving: float, rates: tuple[tuple[float, float], ...]) -> float:
-    """By what arrivals are multiplied, should the trend of the last minutes go on for a while; at least 1."""
-    began, oldest = rates[0]
-    between, middle = rates[len(rates) // 2]
-    if arriving <= 0 or at - began < _TREND_SECONDS / 2 or not began < between < at:
-        return 1.0
-    # The lesser slope of two halves: a step is no trend.
-    slope = min((arriving - middle) / (at - between), (middle - oldest) / (between - began))
-    return max(1.0, 1.0 + slope * _AHEAD_SECONDS / arriving)
-
-
-def _measured_rate(seen: Observation, history: History, state: State) -> float | None:
-    """Records a second of a consumer that never waits: the mean of those that have a backlog; None: none had long."""
-    if state.stable_since is None or not state.busy:
-        return None
-    stable = state.stable_since
-    measured = {
-        p: max(at, stable)
-        for p, at in state.busy.items()
-        if (span := history.applied(p, max(at, stable))) is not None and span[1] >= _FEW_LOOKS_SECONDS
-    }
-    if seen.owners is None:
-        # Who has what is not known: only where all partitions have a backlog do all consumers.
-        if len(measured) < len(history.moves) or not seen.members:
-            return None
-        rates = [("all", _applied(history, p, since)) for p, since in measured.items()]
-        each = [total / min(seen.members, len(measured)) for total in totals(rates).values()]
-    else:
-        # All that a consumer applies while one of its partitions has a backlog.
-        since: dict[str, float] = {}
-        for partition, at in measured.items():
-            if (owner := seen.owners.get(partition)) is not None:
-                since[owner] = min(at, since.get(owner, at))
-        each = list(
-            totals(
-                (owner, _applied(history, partition, since[owner]))
-                for partition, owner in seen.owners.items()
-                if owner in since and partition in history.moves
-            ).values()
-        )
-    rate = sum(each) / len(each) if each else 0.0
-    return rate if rate > 0 else None
-
-
-def _applied(history: History, partition: int, since: float) -> float:
-    span = history.applied(partition, since)
-    return span[0] if span is not None else 0.0
-
-
-def _judged(seen: Observation, history: History, policy: Policy, state: State) -> State:
-    """Whether the last scale-up had an effect, once that can be told."""
-    trial = state.trial
-    if trial is None or seen.replicas != trial.replicas or not state.busy:
-        return replace(state, trial=None)  # without a backlog: it had
-    since = state.settled_since
-    if since is None or seen.at - since < _JUDGED_SECONDS:
-        return state
-    spans = [span for p in history.moves if (span := history.applied(p, since)) is not None]
-    if not spans:
-        return state
-    gain = sum(span[0] for span in spans) - trial.applied_rate
-    if gain < _GAIN * trial.expected_gain:
-        return replace(state, trial=None, ineffective_until=seen.at + policy.ineffective_hold_seconds)
-    return replace(state, trial=None)
-
-
 def _held(seen: Observation, policy: Policy, state: State) -> tuple[Reason, str] | None:
     if seen.rival:
         return (
@@ -456,7 +120,7 @@ def _held(seen: Observation, policy: Policy, state: State) -> tuple[Reason, str]
     return None
 
 
-def _asked(seen: Observation, policy: Policy, state: State, measured: _Measured, wanted: int | None) -> State:
+def _asked(seen: Observation, policy: Policy, state: State, measured: Measured, wanted: int | None) -> State:
     """Remember how many were needed, for as long as that keeps consumers from being taken away."""
     if wanted is None:
         lowest, _ = _bounds(policy, measured)
@@ -472,7 +136,7 @@ def _asked(seen: Observation, policy: Policy, state: State, measured: _Measured,
     return replace(state, asked=(*kept, (seen.at, wanted)), asked_since=since)
 
 
-def _up(seen: Observation, policy: Policy, state: State, measured: _Measured, highest: int) -> Decision | None:
+def _up(seen: Observation, policy: Policy, state: State, measured: Measured, highest: int) -> Decision | None:
     """More consumers, or what stands against it; None: enough are there."""
     rate = state.rate_per_consumer
     load = busiest(measured.arrivals, seen.replicas, seen.owners)
@@ -521,7 +185,7 @@ def _waits(seen: Observation, policy: Policy, state: State, target: int, why: st
     return None
 
 
-def _more(seen: Observation, policy: Policy, state: State, measured: _Measured, *, late: bool) -> tuple[int, str]:
+def _more(seen: Observation, policy: Policy, state: State, measured: Measured, *, late: bool) -> tuple[int, str]:
     """How many there should be, and why."""
     rate, partitions = state.rate_per_consumer, measured.partitions
     if rate is None:
@@ -534,9 +198,9 @@ def _more(seen: Observation, policy: Policy, state: State, measured: _Measured, 
     return target, _numbers(seen, measured, rate)
 
 
-def _lesson(seen: Observation, state: State, measured: _Measured, target: int) -> State:
+def _lesson(seen: Observation, state: State, measured: Measured, target: int) -> State:
     """What a scale-up says of the number before it, and what is expected of the new one."""
-    settled = state.settled_since is not None and seen.at - state.settled_since >= _FEW_LOOKS_SECONDS
+    settled = state.settled_since is not None and seen.at - state.settled_since >= FEW_LOOKS_SECONDS
     if not settled or seen.history is None:
         return replace(state, trial=None)
     kept = [lesson for lesson in state.lessons if seen.at - lesson.at < _LESSON_SECONDS]
@@ -554,7 +218,7 @@ def _lasts(seen: Observation, policy: Policy, state: State) -> bool:
     return settled and len(state.lags) > 1 and state.lags[-1][1] >= 0.95 * state.lags[0][1]
 
 
-def _at_the_end(seen: Observation, policy: Policy, state: State, measured: _Measured, highest: int) -> Decision | None:
+def _at_the_end(seen: Observation, policy: Policy, state: State, measured: Measured, highest: int) -> Decision | None:
     """As many as can be, or as are needed, and lag all the same."""
     rate = state.rate_per_consumer
     if seen.replicas < highest:
@@ -580,7 +244,7 @@ def _at_the_end(seen: Observation, policy: Policy, state: State, measured: _Meas
     return _said(seen, state, measured, "CatchingUp", f"{numbers}: as many consumers as there are partitions")
 
 
-def _down(seen: Observation, policy: Policy, state: State, measured: _Measured, lowest: int) -> Decision:
+def _down(seen: Observation, policy: Policy, state: State, measured: Measured, lowest: int) -> Decision:
     """Fewer consumers, where all has been quiet for long enough; else as many as there are."""
     rate = state.rate_per_consumer
     numbers = _numbers(seen, measured, rate)
@@ -611,7 +275,7 @@ def _down(seen: Observation, policy: Policy, state: State, measured: _Measured, 
     return _changed(seen, state, measured, target, numbers)
 
 
-def _changed(seen: Observation, state: State, measured: _Measured, target: int, why: str) -> Decision:
+def _changed(seen: Observation, state: State, measured: Measured, target: int, why: str) -> Decision:
     state = replace(state, target=target, previous=seen.replicas, changed_at=seen.at, manual_since=None)
     reason: Reason = "ScaledUp" if target > seen.replicas else "ScaledDown"
     return _said(seen, state, measured, reason, f"{why}: {seen.replicas} -> {target} consumers", target)
@@ -620,7 +284,7 @@ def _changed(seen: Observation, state: State, measured: _Measured, target: int, 
 def _said(
     seen: Observation,
     state: State,
-    measured: _Measured | None,
+    measured: Measured | None,
     reason: Reason,
     message: str,
     target: int | None = None,
@@ -648,7 +312,7 @@ def _within(count: int, lowest: int, highest: int) -> int:
     return max(lowest, min(count, highest))
 
 
-def _numbers(seen: Observation, measured: _Measured, rate: float | None) -> str:
+def _numbers(seen: Observation, measured: Measured, rate: float | None) -> str:
     each = "a consumer's speed is not known yet" if rate is None else f"a consumer applies {_count(rate)}/s"
     return (
         f"{_count(measured.arrival_rate)} records/s arrive, {each}, "

@@ -7,7 +7,7 @@ from typing import get_args
 import flowagg_operator
 from flowagg_operator.readiness import _REASONS as NOT_READY
 from flowagg_operator.reasons import REASONS
-from flowagg_operator.scaling import WELL, Reason
+from flowagg_operator.scaling_terms import WELL, Reason
 
 SOURCES = sorted(Path(flowagg_operator.__file__).parent.glob("*.py"))
 GIVEN = re.compile(r'Verdict\(\s*"(?:True|False|Unknown)",\s*(?:_REASONS\[component\] if \w+ else )?"(\w+)"')

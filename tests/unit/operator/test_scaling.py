@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from flowagg_operator.capacity import useful_counts
 from flowagg_operator.lag import History, Snapshot
-from flowagg_operator.scaling import WELL, Decision, Observation, Policy, State, decide
+from flowagg_operator.scaling import decide
+from flowagg_operator.scaling_terms import WELL, Decision, Observation, Policy, State
 
 LOOK_SECONDS = 5
 

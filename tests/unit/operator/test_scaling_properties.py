@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 from flowagg_operator.lag import History, Snapshot
-from flowagg_operator.scaling import Decision, Observation, Policy, State, decide
+from flowagg_operator.scaling import decide
+from flowagg_operator.scaling_terms import Decision, Observation, Policy, State
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
