@@ -42,7 +42,7 @@ LAG_SECONDS: Final = 30.0
 BAR_SECONDS: Final = 180.0
 """The bar: within this time of the step. It takes the operator's fail-over in."""
 HOLD_ANNOTATION: Final = "flowaggregator.io/hold-replicas"
-CHANGE: Final = re.compile(r": (\d+) -> (\d+) consumers")
+CHANGE: Final = re.compile(r"(\d+) -> (\d+) consumers")
 """How the note of a change says it; before that come the numbers that it was taken from."""
 
 _LOOK_SECONDS: Final = 1.0

@@ -10,31 +10,22 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import httpx
 import pytest
-from flowagg.kubernetes import Api, KubernetesError, Object, path
-from flowagg_cluster.tools import ETCD, KUBERNETES, program
-from flowagg_stack.certificates import Authority
-from flowagg_stack.ports import answers, free_ports
-from flowagg_stack.processes import Child, Processes, wait_until
+from flowagg.kubernetes import KubernetesError, Object, path
+from flowagg_stack.processes import Processes
 from flowagg_stack.services import Service, start_service
 
 from tests.conftest import Place
+from tests.integration.api_server import NEEDS_API_SERVER, ApiServer, running
 from tests.integration.tools import wait_for
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(
-        not (ETCD.is_built and KUBERNETES.is_built), reason="needs etcd and kube-apiserver: make e2e-build"
-    ),
-]
+pytestmark = NEEDS_API_SERVER
 
 NAMESPACE = "flows"
-ADMINISTRATOR = "admin"
 NAME = "main-writer"
 LEASES = path("coordination.k8s.io/v1", "leases", NAMESPACE)
 SLICES = path("discovery.k8s.io/v1", "endpointslices", NAMESPACE)
@@ -42,55 +33,12 @@ USER = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 FLOW = [{"src_app": "a", "dest_app": "b", "vpc_id": "v", "hour": 1, "bytes_tx": 1, "bytes_rx": 2}]
 
 
-@dataclass(frozen=True)
-class ApiServer:
-    """A real API server. administrator: may do all; directory: a pod's token and CA, as the writer's Role has it."""
-
-    child: Child
-    port: int
-    administrator: Api
-    directory: Path
-
-
 @pytest.fixture(scope="module")
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     directory = tmp_path_factory.mktemp("kubernetes")
-    authority = Authority(directory)
-    server, account = authority.issue("kube-apiserver"), authority.issue("service-account")
-    (directory / "tokens.csv").write_text(
-        f'{ADMINISTRATOR},admin,admin,"system:masters"\npod,{USER},pod,"system:serviceaccounts"\n', encoding="utf-8"
-    )
-    (directory / "token").write_text("pod\n", encoding="utf-8")
-    (directory / "ca.crt").write_bytes(server.ca.read_bytes())
-    clients, peers, port = free_ports(3)
-    etcd = (
-        *(str(program("etcd")), f"--data-dir={directory / 'etcd'}", "--unsafe-no-fsync", "--log-level=error"),
-        *(f"--listen-client-urls=http://127.0.0.1:{clients}", f"--advertise-client-urls=http://127.0.0.1:{clients}"),
-        *(f"--listen-peer-urls=http://127.0.0.1:{peers}", f"--initial-advertise-peer-urls=http://127.0.0.1:{peers}"),
-        f"--initial-cluster=default=http://127.0.0.1:{peers}",
-    )
-    kubernetes = (
-        *(str(program("kube-apiserver")), f"--etcd-servers=http://127.0.0.1:{clients}", f"--secure-port={port}"),
-        *("--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"),
-        *(f"--tls-cert-file={server.certificate}", f"--tls-private-key-file={server.key}"),
-        *(f"--token-auth-file={directory / 'tokens.csv'}", "--authorization-mode=RBAC"),
-        *("--service-account-issuer=https://kubernetes", f"--service-account-key-file={account.certificate}"),
-        *(f"--service-account-signing-key-file={account.key}", "--service-cluster-ip-range=10.96.0.0/16"),
-    )
-    with Processes(directory, stop_seconds=3) as processes:
-        child = processes.start("etcd", etcd)
-        wait_until(lambda: answers(clients), "etcd answers", 20, [child])
-        child = processes.start("kube-apiserver", kubernetes)
-        api = Api(f"https://127.0.0.1:{port}", token=ADMINISTRATOR, ca_file=directory / "ca.crt", timeout_seconds=5)
-
-        def is_ready() -> bool:
-            try:
-                api.get(path("rbac.authorization.k8s.io/v1", "clusterroles", name="cluster-admin"))
-            except KubernetesError:
-                return False
-            return True
-
-        wait_until(is_ready, "the API server answers", 60, [child], pause=0.2)
+    with running(directory, f'pod,{USER},pod,"system:serviceaccounts"') as server:
+        api = server.administrator
+        (directory / "token").write_text("pod\n", encoding="utf-8")
         api.create(path("v1", "namespaces"), {"metadata": {"name": NAMESPACE}})
         rules = [
             {"apiGroups": [group], "resources": [kind], "resourceNames": [NAME], "verbs": ["get", "watch", "update"]}
@@ -102,7 +50,7 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         role = {"apiGroup": rbac, "kind": "Role", "name": NAME}
         bindings = path(f"{rbac}/v1", "rolebindings", NAMESPACE)
         api.create(bindings, {"metadata": {"name": NAME}, "subjects": subjects, "roleRef": role})
-        yield ApiServer(child, port, api, directory)
+        yield server
 
 
 class Pods:

@@ -281,10 +281,12 @@ def kept_state(decision: Decision, at: float, now: datetime) -> dict[str, Any]:
 def _verdict(wanted: Autoscaling, decision: Decision) -> Verdict:
     if decision.reason not in WELL:
         return Verdict("False", decision.reason, decision.message)
-    most = f"up to {wanted.max}" if wanted.max is not None else "up to as many as there are partitions"
+    most = "one for each partition" if wanted.max is None else str(wanted.max)
     if wanted.dry_run:
         return Verdict("True", "DryRun", "decisions are reported in status.autoscaling and events, and not carried out")
-    return Verdict("True", "Automatic", f"the lag decides: {wanted.min} {most} consumers")
+    return Verdict(
+        "True", "Automatic", f"the lag decides how many consumers there are: at least {wanted.min}, at most {most}"
+    )
 
 
 def _rounded(number: float | None) -> float | None:

@@ -148,7 +148,7 @@ def _up(seen: Observation, policy: Policy, state: State, measured: Measured, hig
         return _said(seen, state, measured, "Waiting", f"lag is {_seconds(measured.lag_seconds)}: {text}")
     target, why = _more(seen, policy, state, measured, late=late)
     if target <= seen.replicas and late and not _lasts(seen, policy, state):
-        text = f"{_numbers(seen, measured, rate)}: {seen.replicas} consumers are working the backlog off"
+        text = f"{_numbers(measured, rate)}: {seen.replicas} consumers are working the backlog off"
         return _said(seen, state, measured, "CatchingUp", text)
     target = min(target, highest)
     if target <= seen.replicas:
@@ -195,7 +195,7 @@ def _more(seen: Observation, policy: Policy, state: State, measured: Measured, *
     if target <= seen.replicas and late and _lasts(seen, policy, state):
         target = useful_above(partitions, seen.replicas)
         return target, f"lag of {_seconds(measured.lag_seconds)} does not become less"
-    return target, _numbers(seen, measured, rate)
+    return target, _numbers(measured, rate)
 
 
 def _lesson(seen: Observation, state: State, measured: Measured, target: int) -> State:
@@ -223,7 +223,7 @@ def _at_the_end(seen: Observation, policy: Policy, state: State, measured: Measu
     rate = state.rate_per_consumer
     if seen.replicas < highest:
         return None
-    numbers = _numbers(seen, measured, rate)
+    numbers = _numbers(measured, rate)
     if state.ineffective_until is not None and seen.at < state.ineffective_until:
         text = f"{numbers}: the last consumers that were added applied no more; look at Redis"
         return _said(seen, state, measured, "ScalingIneffective", text)
@@ -247,7 +247,7 @@ def _at_the_end(seen: Observation, policy: Policy, state: State, measured: Measu
 def _down(seen: Observation, policy: Policy, state: State, measured: Measured, lowest: int) -> Decision:
     """Fewer consumers, where all has been quiet for long enough; else as many as there are."""
     rate = state.rate_per_consumer
-    numbers = _numbers(seen, measured, rate)
+    numbers = _numbers(measured, rate)
     most = max(count for _, count in state.asked)
     if most >= seen.replicas or seen.replicas <= lowest:
         return _said(seen, state, measured, "Steady", numbers)
@@ -278,7 +278,7 @@ def _down(seen: Observation, policy: Policy, state: State, measured: Measured, l
 def _changed(seen: Observation, state: State, measured: Measured, target: int, why: str) -> Decision:
     state = replace(state, target=target, previous=seen.replicas, changed_at=seen.at, manual_since=None)
     reason: Reason = "ScaledUp" if target > seen.replicas else "ScaledDown"
-    return _said(seen, state, measured, reason, f"{why}: {seen.replicas} -> {target} consumers", target)
+    return _said(seen, state, measured, reason, f"{seen.replicas} -> {target} consumers: {why}", target)
 
 
 def _said(
@@ -312,11 +312,11 @@ def _within(count: int, lowest: int, highest: int) -> int:
     return max(lowest, min(count, highest))
 
 
-def _numbers(seen: Observation, measured: Measured, rate: float | None) -> str:
+def _numbers(measured: Measured, rate: float | None) -> str:
     each = "a consumer's speed is not known yet" if rate is None else f"a consumer applies {_count(rate)}/s"
     return (
         f"{_count(measured.arrival_rate)} records/s arrive, {each}, "
-        f"lag {_count(measured.lag)} records = {_seconds(measured.lag_seconds)}, consumers {seen.replicas}"
+        f"lag {_count(measured.lag)} records = {_seconds(measured.lag_seconds)}"
     )
 
 
