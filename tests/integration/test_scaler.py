@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from flowagg.kubernetes import Api, KubernetesError, Object, path
+from flowagg.kubernetes import Api, Forbidden, KubernetesError, Object, Unreachable, path
 from flowagg_operator import crd
 from flowagg_operator.conditions import Verdict
 from flowagg_operator.events import Recorder
 from flowagg_operator.lag import History, Snapshot
-from flowagg_operator.scaler import HOLD_ANNOTATION, Scaler
+from flowagg_operator.scaler import HOLD_ANNOTATION, Scaler, restored
 from flowagg_operator.scaling_terms import Observation
 from flowagg_operator.spec import API_VERSION, PLURAL, Autoscaling, owner_of, read_spec
 
@@ -197,6 +197,55 @@ def test_an_operator_that_died_after_its_number_was_written_leaves_nothing_by_ha
     verdicts = place.run(4, place.new_scaler())
     assert {verdict.reason for verdict in verdicts} == {"Automatic"}
     assert "previous" not in place.status
+
+
+def test_a_number_whose_writing_was_not_answered_is_not_taken_for_one_set_by_hand(api: Api) -> None:
+    place = Place(api)
+    place.arriving = 250.0
+
+    class Unanswered(DiesBeforeTheScale):
+        def merge(self, where: str, patch: Object, **options: Any) -> Object:
+            found = api.merge(where, patch, **options)
+            if where.endswith("/scale"):
+                raise Unreachable("no answer within 5 s")
+            return found
+
+    unanswered = place.new_scaler(Unanswered(api))  # type: ignore[arg-type]
+    verdicts = place.run(14, unanswered)
+    assert place.replicas == PARTITIONS
+    assert {verdict.reason for verdict in verdicts} == {"Automatic"}
+
+
+def test_a_number_that_is_refused_is_told_and_not_tried_at_every_look(api: Api) -> None:
+    place = Place(api)
+    place.arriving = 250.0
+    tries = []
+
+    class Refusing(DiesBeforeTheScale):
+        def merge(self, where: str, patch: Object, **options: Any) -> Object:
+            if where.endswith("/scale"):
+                tries.append(place.at)
+                raise Forbidden("may not patch flowaggregators/scale")
+            return api.merge(where, patch, **options)
+
+    refusing = place.new_scaler(Refusing(api))  # type: ignore[arg-type]
+    verdicts = place.run(20, refusing)
+    told = [verdict for verdict in verdicts if verdict.reason == "WriteFailed"]
+    assert told
+    assert "may not patch" in told[0].message
+    assert all(later - earlier >= 30 for earlier, later in itertools.pairwise(tries))
+    assert "lastDecision" not in place.resource["status"]
+    assert place.look(place.new_scaler()).reason == "Automatic"
+
+
+def test_a_speed_that_was_measured_and_one_that_was_estimated_stay_what_they_are(api: Api) -> None:
+    place = Place(api)
+    place.arriving = 250.0
+    place.run(12)
+    measured = restored(place.status, 0.0, datetime.now(UTC))
+    assert measured.rate == pytest.approx(SPEED, rel=0.1)
+    estimated = restored({**place.status, "capacityMeasured": False}, 0.0, datetime.now(UTC))
+    assert (estimated.rate, estimated.unhindered) == (None, measured.rate)
 
 
 def test_a_number_set_by_hand_while_another_is_written_stands(api: Api) -> None:

@@ -1,6 +1,7 @@
 """Looks at the Kafka, Redis and pods of one FlowAggregator, again and again, and keeps what it found."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -77,9 +78,15 @@ class Observer:
         self._shown: set[tuple[str, str, str, str]] = set()
         self._labels: tuple[str, str, str] | None = None
         self.last = Observation()
+        self._lock = threading.Lock()
+        self._closed = False
 
     def look(self, target: Target) -> Observation:
         """Look once; what was found is in `last` too."""
+        with self._lock:
+            return self.last if self._closed else self._look(target)
+
+    def _look(self, target: Target) -> Observation:
         began = time.perf_counter()
         kafka = self._look_at_kafka(target)
         redis = self._look_at_redis(target)
@@ -114,7 +121,15 @@ class Observer:
         return self.last
 
     def close(self) -> None:
-        """Forget everything, with the metrics of the group."""
+        """Forget everything, with the metrics of the group; after a look that is still under way."""
+        threading.Thread(target=self._close, name="observer-end", daemon=True).start()
+
+    def _close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._forget()
+
+    def _forget(self) -> None:
         self._pods.close()
         self._files.close()
         self._scaler.close()

@@ -65,6 +65,7 @@ REASONS: Final[Mapping[str, Mapping[str, str]]] = {
         "ScalingIneffective": "The last consumers that were added applied no more: look at Redis: "
         "docs/runbooks/FlowAggregatorScalingIneffective.md.",
         "StalledPartition": "Most partitions with lag make no progress: see Consuming.",
+        "WriteFailed": "The API server refused the operator's number; the message says why.",
         "Unsettled": "The group has not been stable for two minutes: see Consuming, and the consumers' logs.",
     },
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from flowagg.kubernetes import Api, Conflict, KubernetesError, NotFound, path
+from flowagg.kubernetes import Api, Conflict, KubernetesError, NotFound, Unreachable, path
 
 from flowagg_operator import metrics
 from flowagg_operator.conditions import Verdict, shortened, timestamp
@@ -91,25 +91,33 @@ class Scaler:
         before = self._state
         decision = decide(seen, policy_of(wanted), before)
         self._publish(owner.name, decision)
-        if decision.target != seen.replicas and (wanted.dry_run or not self._write(owner, found, decision, seen.at)):
-            # Not written: what was there is still what this operator stands for.
-            decision = replace(
-                decision,
-                state=replace(
+        if decision.target != seen.replicas:
+            refused = "" if wanted.dry_run else self._write(owner, found, decision, seen.at)
+            if refused is not None:
+                # Not written: what was there is still what this operator stands for.
+                state = replace(
                     decision.state,
                     target=seen.replicas,
                     previous=None,
-                    changed_at=before.changed_at,
+                    changed_at=seen.at if refused else before.changed_at,
                     trial=None,
                     lessons=before.lessons,
-                ),
-            )
+                )
+                decision = replace(decision, state=state)
+            if refused:
+                text = f"spec.consumer.replicas could not be set to {decision.target}: {refused}"
+                decision = replace(decision, target=seen.replicas, reason="WriteFailed", message=text)
         self._state = decision.state
         self._keep(owner, found, decision, seen.at, dry_run=wanted.dry_run)
         return _verdict(wanted, decision)
 
     def close(self) -> None:
         """Withdraw the metrics."""
+        if self._name is not None:
+            metrics.SCALINGS.remove_by_labels({"name": self._name})
+        self._withdraw()
+
+    def _withdraw(self) -> None:
         if self._name is not None:
             for gauge in (metrics.CAPACITY, metrics.WANTED, metrics.SCALING_HELD):
                 gauge.remove_by_labels({"name": self._name})
@@ -130,8 +138,11 @@ class Scaler:
                 rival = f"HorizontalPodAutoscaler {one['metadata']['name']}"
         return Found(resource, deployment, rival)
 
-    def _write(self, owner: Owner, found: Found, decision: Decision, at: float) -> bool:
-        """Write the number. First what is about to be written: after a death in between, it is known to be ours."""
+    def _write(self, owner: Owner, found: Found, decision: Decision, at: float) -> str | None:
+        """Write the number. First what is about to be written: after a death in between, it is known to be ours.
+
+        None: it was written, or nobody knows; else it was not, and why, where that is worth telling.
+        """
         where = path(API_VERSION, PLURAL, owner.namespace, owner.name)
         kept = kept_state(decision, at, self._now())
         last = {
@@ -146,7 +157,7 @@ class Scaler:
                 f"{where}/status",
                 {
                     "metadata": {"resourceVersion": found.resource["metadata"]["resourceVersion"]},
-                    "status": {"autoscaling": kept, "desired": decision.target, "lastDecision": last},
+                    "status": {"autoscaling": kept},
                 },
                 field_manager=MANAGER,
             )
@@ -155,14 +166,26 @@ class Scaler:
             patch = {"metadata": {"resourceVersion": version}, "spec": {"replicas": decision.target}}
             self._api.merge(f"{where}/scale", patch, field_manager=MANAGER)
         except Conflict:
-            return False  # the next look decides anew
+            return ""  # the next look decides anew
+        except Unreachable as error:
+            # It may have been written all the same: the next look sees one of the two numbers, which are both ours.
+            _log.warning("no answer to the number of consumers", extra={"reason": str(error)})
+            return None
         except KubernetesError as error:
             _log.warning("the number of consumers could not be written", extra={"reason": str(error)})
-            return False
+            return str(error)
+        try:
+            self._api.merge(
+                f"{where}/status",
+                {"status": {"desired": decision.target, "lastDecision": last}},
+                field_manager=MANAGER,
+            )
+        except KubernetesError as error:
+            _log.warning("status could not be written", extra={"reason": str(error)})
         direction = "up" if decision.reason == "ScaledUp" else "down"
         metrics.SCALINGS.labels(owner.name, direction).inc()
         self._recorder.say(owner, "Normal", decision.reason, decision.message, repeats=True)
-        return True
+        return None
 
     def _keep(self, owner: Owner, found: Found, decision: Decision, at: float, *, dry_run: bool) -> None:
         """Bring status up to what was decided: at once where it was something new, else from time to time."""
@@ -203,7 +226,7 @@ class Scaler:
         """Nobody decides any more: what status says of that goes, once."""
         if self._said == (-1, "Disabled"):
             return
-        self.close()
+        self._withdraw()
         self._state = None
         try:
             where = path(API_VERSION, PLURAL, owner.namespace, owner.name, "status")
@@ -240,14 +263,15 @@ def restored(status: Mapping[str, Any], at: float, now: datetime) -> State:
         text = status.get(name)
         return None if text is None else at - (now - datetime.fromisoformat(text)).total_seconds()
 
-    rate = status.get("capacityPerConsumer")
+    rate, measured = status.get("capacityPerConsumer") or None, status.get("capacityMeasured", False)
     return State(
         target=status.get("target"),
         previous=status.get("previous"),
         manual_since=moment("manualSince"),
         renewal=status.get("renewal", ""),
         changed_at=moment("changedTime"),
-        rate=rate or None,
+        rate=rate if measured else None,
+        unhindered=None if measured else rate,
         measured_at=at,
         ineffective_until=moment("ineffectiveUntil"),
     )
@@ -267,6 +291,7 @@ def kept_state(decision: Decision, at: float, now: datetime) -> dict[str, Any]:
         "arrivalRate": _rounded(decision.arrival_rate),
         "capacity": _rounded(decision.capacity),
         "capacityPerConsumer": _rounded(decision.rate_per_consumer),
+        "capacityMeasured": None if decision.rate_per_consumer is None else state.rate is not None,
         "needed": decision.needed,
         "target": state.target,
         "previous": state.previous,

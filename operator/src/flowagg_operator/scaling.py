@@ -15,6 +15,8 @@ from flowagg_operator.scaling_terms import WELL, Decision, Lesson, Measured, Obs
 _MEASURING_SECONDS: Final = 35.0
 """For which a consumer's first backlog may last before more consumers are started without knowing its speed: commits
 may be 30 s apart."""
+_MOST: Final = 1000
+"""More the FlowAggregator's schema does not take."""
 _SLOWED: Final = 0.6
 """Part of the speed that consumers once had below which it is their sink that has become slow."""
 _SETTLING_SECONDS: Final = 120.0
@@ -67,7 +69,7 @@ def decide(seen: Observation, policy: Policy, state: State) -> Decision:
 
 def _bounds(policy: Policy, measured: Measured) -> tuple[int, int]:
     """Fewest and most consumers that may be asked for."""
-    highest = min(measured.partitions, policy.max_replicas or measured.partitions)
+    highest = min(measured.partitions, policy.max_replicas or measured.partitions, _MOST)
     return min(policy.min_replicas, highest), highest
 
 
@@ -95,7 +97,7 @@ def _recognised(seen: Observation, policy: Policy, state: State) -> State:
     if state.manual_since is not None and seen.at - state.manual_since >= policy.manual_hold_seconds:
         state = replace(state, manual_since=None)
     if seen.renewal != state.renewal:
-        state = replace(state, renewal=seen.renewal, manual_since=seen.at if seen.renewal else None)
+        state = replace(state, renewal=seen.renewal, manual_since=seen.at if seen.renewal else state.manual_since)
     return state
 
 
@@ -139,7 +141,9 @@ def _asked(seen: Observation, policy: Policy, state: State, measured: Measured, 
 def _up(seen: Observation, policy: Policy, state: State, measured: Measured, highest: int) -> Decision | None:
     """More consumers, or what stands against it; None: enough are there."""
     rate = state.rate_per_consumer
-    load = busiest(measured.arrivals, seen.replicas, seen.owners)
+    # While one is missing the others have its share too, which is no lack of consumers.
+    all_there = seen.ready == seen.replicas and seen.members in (None, seen.replicas)
+    load = busiest(measured.arrivals, seen.replicas, seen.owners if all_there else None)
     crowded = rate is not None and load > policy.scale_up_utilization * rate
     late = measured.lasting_seconds > policy.lag_seconds
     if not crowded and not late:
@@ -260,7 +264,7 @@ def _down(seen: Observation, policy: Policy, state: State, measured: Measured, l
         return _said(seen, state, measured, "Waiting", f"{numbers}: {target} would do, judged in {left:.0f} s")
     if measured.lag_seconds >= policy.lag_seconds:
         return _said(seen, state, measured, "CatchingUp", numbers)
-    if state.settled_since is None or seen.at - state.settled_since < policy.settle_seconds:
+    if not _rested(seen, policy, state, target):
         return _said(seen, state, measured, "Waiting", f"{numbers}: {target} would do, once the group has settled")
     if state.rate is None:  # not measured under a backlog: step by step
         target = max(target, useful_below(measured.partitions, seen.replicas))
@@ -273,6 +277,15 @@ def _down(seen: Observation, policy: Policy, state: State, measured: Measured, l
         return _said(seen, state, measured, "Steady", text)
     state = replace(state, trial=None, ineffective_until=None)
     return _changed(seen, state, measured, target, numbers)
+
+
+def _rested(seen: Observation, policy: Policy, state: State, target: int) -> bool:
+    """Whether the group has been settled for long enough; or stable, with fewer than are wanted and yet enough: pods
+    for which there is no room would keep it from going down for ever."""
+    since = state.settled_since
+    if since is None and target <= seen.ready < seen.replicas and seen.updated == seen.desired:
+        since = state.stable_since if seen.members in (None, seen.ready) else None
+    return since is not None and seen.at - since >= policy.settle_seconds
 
 
 def _changed(seen: Observation, state: State, measured: Measured, target: int, why: str) -> Decision:

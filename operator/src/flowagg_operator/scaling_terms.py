@@ -22,6 +22,7 @@ Reason = Literal[
     "ScalingIneffective",
     "StalledPartition",
     "Unsettled",
+    "WriteFailed",
 ]
 """Why the target is what it is."""
 

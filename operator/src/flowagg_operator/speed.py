@@ -39,7 +39,7 @@ class Speeds:
         before, now = self.looks[0][1], self.looks[-1][1]
         records = seconds = 0.0
         for pod, end in now.items():
-            start = before.get(pod, Worked(0.0, 0.0))
+            start = before.get(pod, end)  # one that was not there before, or did not answer, counts next time
             if end.seconds >= start.seconds and end.records >= start.records:  # else it began anew
                 records += end.records - start.records
                 seconds += end.seconds - start.seconds

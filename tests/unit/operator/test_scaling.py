@@ -583,12 +583,27 @@ def test_an_annotation_that_was_there_from_the_first_renews_nothing() -> None:
     assert "ManualOverride" not in reasons(group.run(60, renewal="old"))
 
 
-def test_an_annotation_that_is_taken_away_ends_the_hold() -> None:
+def test_an_annotation_that_is_taken_away_leaves_the_hold() -> None:
     group = Group(even(40.0))
     group.run(60)
     group.replicas = 4
     group.run(60, renewal="again")
-    assert group.look().reason != "ManualOverride"
+    assert group.look().reason == "ManualOverride"
+
+
+def test_a_consumer_that_is_missing_for_a_moment_is_no_lack_of_consumers() -> None:
+    group = Group(even(62.0), replicas=2)  # 75 % of what both apply
+    group.run(120)
+    owners = dict.fromkeys(range(6), "c-0")
+    decision = group.look(ready=1, members=1, owners=owners)
+    assert (decision.target, decision.reason) == (2, "Steady")
+
+
+def test_pods_without_room_do_not_keep_the_others_for_ever() -> None:
+    group = Group(even(40.0), replicas=6)
+    owners = {partition: f"c-{partition % 3}" for partition in range(6)}
+    group.run(1_950, ready=3, members=3, owners=owners)
+    assert group.replicas == 2
 
 
 def test_zero_pauses_until_it_is_changed() -> None:

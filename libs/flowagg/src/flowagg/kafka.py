@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec, TopicDescription
@@ -131,7 +131,8 @@ class LookUps:
     def close(self) -> None:
         """Have no client any more."""
         atexit.unregister(self.close)
-        _end([self.__dict__.pop("client")])
+        if (client := self.__dict__.pop("client", None)) is not None:
+            _end([client])
 
     def worked(self) -> None:
         """A look-up was answered."""
@@ -148,9 +149,15 @@ class LookUps:
         _end(old)
 
 
+_ENDED: Final[list[AdminClient]] = []
+
+
 def _end(clients: list[AdminClient]) -> None:
     """Drop clients in a thread of their own, which may wait for good."""
-    threading.Thread(target=clients.clear, name="kafka-old-client", daemon=True).start()
+    try:
+        threading.Thread(target=clients.clear, name="kafka-old-client", daemon=True).start()
+    except RuntimeError:  # this process ends, and takes them with it
+        _ENDED.extend(clients)
 
 
 def admin_properties(settings: KafkaSettings, service: str) -> dict[str, Any]:

@@ -166,7 +166,7 @@ class Log:
             if fatal is not None:
                 self._give_up(member, fatal.str())
             if self._pace is not None:
-                self._pace.took(len(messages))
+                self._pace.took(sum(message.error() is None for message in messages))
         revoked, assigned, self._revoked, self._assigned = self._revoked, self._assigned, [], []
         failed, self._commit_failed = self._commit_failed, False
         return _sort_out(messages, revoked, assigned, failed)

@@ -20,7 +20,7 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
     )
     flows_per_second: float | None = Field(
         None,
-        gt=0,
+        ge=1,
         le=10_000_000,
         description="Most records that one consumer applies a second, where others use Redis too; unset: no bound.",
     )
