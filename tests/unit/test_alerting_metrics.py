@@ -35,6 +35,8 @@ class LastFetch:
         self._errors = list(errors)
         self.then: Callable[[], None] = lambda: None
 
+    def keep_pace(self, _: float) -> None: ...
+
     def fetch(self, _: float) -> Fetched:
         self.then()
         return Fetched(errors=self._errors)

@@ -269,7 +269,7 @@ def test_the_reason_of_a_refused_connection_outlives_its_end_and_is_logged_once(
         refusal = f"sasl_ssl://k:9093/bootstrap: SASL authentication error: no (after {attempt}ms in state AUTH_REQ)"
         kafka.log_error(KafkaError(KafkaError._AUTHENTICATION, refusal))
         kafka.log_error(KafkaError(KafkaError._TRANSPORT, "sasl_ssl://k:9093/bootstrap: Disconnected"))
-        kafka.log_error(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+        kafka.log_error(KafkaError(KafkaError._ALL_BROKERS_DOWN, "7/7 brokers are down"))
     assert str(kafka.connection_trouble()).startswith("AuthenticationFailed: sasl_ssl://k:9093/bootstrap: SASL")
     assert len(caplog.records) == 3
     now += 11
