@@ -63,7 +63,8 @@ class Place:
         metadata = {"name": self.name, "namespace": NAMESPACE}
         body = {"apiVersion": API_VERSION, "kind": "FlowAggregator", "metadata": metadata, "spec": spec}
         self.owner = owner_of(api.create(path(API_VERSION, PLURAL, NAMESPACE), body))
-        self.at, self.began = 1_000.0, datetime.now(UTC)
+        # Points in time are kept to the second.
+        self.at, self.began = 1_000.0, datetime.now(UTC).replace(microsecond=0)
         self.history = History()
         self.applied = self.arrived = 0.0
         self.arriving = 50.0
