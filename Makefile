@@ -19,6 +19,8 @@ SEED ?=
 BASE ?= python:3.13-slim-bookworm
 PYTEST_ARGS ?=
 SHAPE ?=
+FAULTS ?= 200
+POSTED ?= 1000000
 PARTITIONS ?= 100
 BENCH_AUTOSCALING_FILES := --plot docs/assets/autoscaling.png --markdown docs/assets/autoscaling.md \
   --json benchmarks/results/autoscaling.json
@@ -64,6 +66,12 @@ sim: .venv/.synced ## Simulate seeds of faults in virtual time (SEEDS=500, SEED=
 mutations: .venv/.synced ## Switch off one guard at a time and say which seed or test notices
 	@$(PYTHON) -m flowagg_stack provision
 	@$(PYTHON) -m tests.simulation.mutations
+
+# Ten seconds a fault. As root it fills disks, too, in mounts of its own.
+.PHONY: faults
+faults: .venv/.synced ## Strike the whole system with faults under load, and compare totals (FAULTS=200, POSTED=1000000, SEED=1)
+	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) -m tests.faults --faults $(FAULTS) --flows $(POSTED) --seed $(or $(SEED),1)
 
 .PHONY: check
 check: .venv/.synced ## Format, lint, types, import contracts, lock and docs drift
