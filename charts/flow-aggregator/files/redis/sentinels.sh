@@ -20,9 +20,10 @@ opinions() {
   for number in 0 1 2; do
     printf 'SENTINEL GET-MASTER-ADDR-BY-NAME main\nSENTINEL MASTER main\n' | sentinel "$NAME-$number" | awk '
       NR == 1 { host = $0 }
+      NR == 3 { whole = $0 == "name" }  # else the first answer is missing, and its place is taken by the second
       before == "num-slaves" { replicas = $0 }
       before == "config-epoch" { epoch = $0 }
       { before = $0 }
-      END { if (epoch != "") print epoch, host, replicas }'
+      END { if (whole && epoch != "") print epoch, host, replicas }'
   done
 }
