@@ -287,7 +287,7 @@ def test_a_load_is_followed_up_and_down_though_the_acting_operator_is_killed(
     assert [int(found[1]) for found in numbers] == watch.numbers()[:-1]
     for one, found in zip(changes, numbers, strict=True):
         assert one["reason"] == ("ScaledUp" if int(found[2]) > int(found[1]) else "ScaledDown")
-        assert re.search(r"\d", one["message"][: found.start()]), one["message"]
+        assert re.search(r"\d", one["message"][found.end() :]), one["message"]
     # The other operator knew the number for its own, and went on.
     assert {one["reportingInstance"] for one in changes if one["reason"] == "ScaledDown"} == {successor}
     assert "ManualOverride" not in {one["reason"] for one in said} | {now.reason for now in watch.moments}
