@@ -22,7 +22,7 @@ from flowagg_operator.scaling import decide
 from flowagg_operator.scaling_terms import Observation, Policy, State
 from flowagg_operator.spec import Topic
 from flowagg_stack.apache_kafka import start_kafka
-from flowagg_stack.processes import Processes
+from flowagg_stack.processes import Processes, wait_until
 
 BAR_LOOK_SECONDS, BAR_DECISION_SECONDS = 1.0, 0.005
 _GROUP: Final = "flowagg-default"
@@ -58,8 +58,7 @@ def _looks(partitions: int) -> list[float]:
     with tempfile.TemporaryDirectory(prefix="flow-aggregator-bench-") as name, Processes(Path(name)) as processes:
         kafka = start_kafka(processes, Path(name))
         client = KafkaClient(KafkaSettings(kafka_bootstrap_servers=kafka.address))
-        while client.look(topic, _GROUP, time.monotonic).snapshot is None:
-            time.sleep(0.2)
+        wait_until(lambda: client.look(topic, _GROUP, time.monotonic).snapshot is not None, "a first look", 60)
         producer = Producer({"bootstrap.servers": kafka.address})
         for number in range(100 * partitions):
             producer.produce(topic.name, b"record", partition=number % partitions)
