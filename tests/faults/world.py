@@ -11,6 +11,7 @@ from typing import Final
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
+from flowagg.kafka import known_offset
 from flowagg_stack.apache_kafka import KafkaCluster
 from flowagg_stack.processes import Child, Processes, ProcessFailed, wait_until
 from flowagg_stack.sentinel import SentinelSet
@@ -146,7 +147,7 @@ class World:
         """How many records became dead letters."""
         admin = admin_of(self.kafka)  # kept until the answer is there
         place = TopicPartition(f"{TOPIC}.dead-letters", 0)
-        return int(admin.list_offsets({place: OffsetSpec.latest()})[place].result(20).offset)
+        return int(known_offset(admin.list_offsets({place: OffsetSpec.latest()})[place].result(20)).offset)
 
     def _start(self, name: str, child: Child) -> None:
         kind, _, number = name.partition("-")

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 from confluent_kafka import IsolationLevel, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, OffsetSpec
+from flowagg.kafka import known_offset
 from flowagg_consumer import effects as fx
 from flowagg_consumer.log import Log
 from flowagg_consumer.partition import StopReason
@@ -322,7 +323,7 @@ class Real:
             futures = admin.list_offsets(
                 {part: OffsetSpec.latest()}, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=10
             )
-            stable: int = futures[part].result(SECONDS).offset
+            stable: int = known_offset(futures[part].result(SECONDS)).offset
             return stable
 
         return _once_there(ask, f"the last stable offset of partition {number}")

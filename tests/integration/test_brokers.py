@@ -1,12 +1,18 @@
 """Three real brokers: what was acknowledged survives any one of them."""
 
+import asyncio
+import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from flowagg.kafka import KafkaUnavailable, known_offset
+from flowagg.settings import KafkaSettings
+from flowagg_reader.log import Log
 from flowagg_stack.apache_kafka import KafkaCluster, start_kafka_cluster
 from flowagg_stack.processes import Processes
 from flowagg_stack.topics import ensure_topic
@@ -160,3 +166,36 @@ def test_acknowledged_records_survive_the_kill_of_their_leader(cluster: KafkaClu
     writing.finish()
     values = list(read_all(cluster, topic))
     assert sorted(values, key=int) == [b"%d" % number for number in range(writing.sent)]
+
+
+def test_an_end_that_its_leader_does_not_tell_is_an_error_and_no_offset(cluster: KafkaCluster, topic: str) -> None:
+    """librdkafka answers OFFSET_INVALID without an error: any view would have reached that end."""
+    writing = Writing(cluster, topic)
+    writing.send(30)
+    writing.finish()
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers, "log_level": 0})
+    request = {TopicPartition(topic, number): OffsetSpec.latest() for number in range(PARTITIONS)}
+    settings = KafkaSettings(
+        kafka_bootstrap_servers=cluster.bootstrap_servers, kafka_topic=topic, kafka_timeout_seconds=3.0
+    )
+    log = Log(settings)
+
+    async def ends() -> list[int]:
+        return [offset for _, offset in sorted((await log.end()).offsets.items())]
+
+    async def scenario() -> None:
+        assert sum(await ends()) == 30
+        hung = cluster.nodes[cluster.leader(topic, 0)].process.pid
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            told = admin.list_offsets(request, request_timeout=2)[TopicPartition(topic, 0)]
+            with pytest.raises(KafkaUnavailable):
+                await log.end()
+            info = await asyncio.wrap_future(told)
+            assert info.offset == OFFSET_INVALID
+            with pytest.raises(KafkaException, match="did not tell its offset"):
+                known_offset(info)
+        finally:
+            os.kill(hung, signal.SIGCONT)
+
+    asyncio.run(scenario())

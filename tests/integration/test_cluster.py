@@ -19,6 +19,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 from flowagg.flow import ByteCounts, Flow, decode_key
+from flowagg.kafka import known_offset
 from flowagg.view import Meta, decode_meta, meta_key
 from flowagg_consumer.core import GUIDE
 from flowagg_load.generator import Ledger, Shape, flows
@@ -216,7 +217,7 @@ def ends(place: Place, topic: str | None = None, partitions: int = PARTITIONS) -
     """The partitions' end offsets. With a client of its own: one goes on with the partitions that it has seen."""
     admin = AdminClient({"bootstrap.servers": place.environment["FLOWAGG_KAFKA_BOOTSTRAP_SERVERS"]})
     request = {TopicPartition(topic or place.topic, number): OffsetSpec.latest() for number in range(partitions)}
-    return {part.partition: future.result(20).offset for part, future in admin.list_offsets(request).items()}
+    return {part.partition: known_offset(future.result(20)).offset for part, future in admin.list_offsets(request).items()}
 
 
 def records_in(place: Place, starts: Mapping[int, int]) -> Iterator[Flow]:

@@ -28,7 +28,7 @@ from confluent_kafka.admin import (
     OffsetSpec,
     TopicDescription,
 )
-from flowagg.kafka import InvalidProperties, LookUps, log_error
+from flowagg.kafka import InvalidProperties, LookUps, known_offset, log_error
 from flowagg.settings import KafkaSettings
 from flowagg.topic_rules import judge_topic
 
@@ -263,7 +263,7 @@ class KafkaClient:
             request_timeout=self._timeout_seconds,
             isolation_level=IsolationLevel.READ_COMMITTED,
         )
-        return {part.partition: self._result(future).offset for part, future in futures.items()}
+        return {part.partition: known_offset(self._result(future)).offset for part, future in futures.items()}
 
     def _group(self, group: str, topic: str) -> tuple[str, dict[str, frozenset[int]] | None]:
         """The group's state, and its members' partitions; empty and None: this broker does not say."""

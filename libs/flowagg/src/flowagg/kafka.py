@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec, TopicDescription
+from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec, TopicDescription
 
 from flowagg.errors import FlowaggError
 from flowagg.settings import KafkaSettings
@@ -259,6 +259,17 @@ def end_offsets(
     request = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in partitions}
     futures = admin.list_offsets(request, request_timeout=timeout_seconds)
     return {part.partition: future for part, future in futures.items()}
+
+
+def known_offset(info: ListOffsetsResultInfo) -> ListOffsetsResultInfo:
+    """What a look-up of an offset told. Raises KafkaException where it told nothing.
+
+    librdkafka asks each leader by itself, and a leader that does not answer leaves its partitions at OFFSET_INVALID
+    without an error (rd_kafka_ListOffsets_leaders_queried_cb). Taken for an end, that would make any view fresh.
+    """
+    if info.offset < 0:
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT, "a partition's leader did not tell its offset"))
+    return info
 
 
 class _Repeats(logging.Filter):

@@ -16,6 +16,7 @@ from flowagg.kafka import (
     admin_properties,
     client_properties,
     describe_topic,
+    known_offset,
     look_up_error,
     resolve_topic,
 )
@@ -313,7 +314,8 @@ class Log:
         request = {TopicPartition(self._topic, number): spec for number in numbers}
         futures = self._look_ups.client.list_offsets(request, request_timeout=self._timeout_seconds)
         try:
-            return {part.partition: future.result(self._timeout_seconds + 1) for part, future in futures.items()}
+            waited = self._timeout_seconds + 1
+            return {part.partition: known_offset(future.result(waited)) for part, future in futures.items()}
         except KafkaException as error:
             self._look_ups.failed()
             raise fx.LogAway(str(look_up_error(error, self._topic))) from error

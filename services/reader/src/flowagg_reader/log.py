@@ -11,6 +11,7 @@ from flowagg.kafka import (
     TopicMissing,
     describe_topic,
     end_offsets,
+    known_offset,
     look_up_error,
     topic_of,
 )
@@ -81,4 +82,4 @@ class Log:
     async def _ends(self, partitions: frozenset[int]) -> dict[int, Any]:
         futures = end_offsets(self._look_ups.client, self._topic_name, partitions, self._timeout_seconds)
         results: list[Any] = await asyncio.gather(*(asyncio.wrap_future(future) for future in futures.values()))
-        return dict(zip(futures, results, strict=True))
+        return dict(zip(futures, map(known_offset, results), strict=True))
