@@ -243,6 +243,32 @@ def test_connections_in_use_do_not_outlive_the_change_of_master(redis_set: Senti
     asyncio.run(scene())
 
 
+def test_an_idle_connection_does_not_stay_with_a_former_master_that_answers(redis_set: SentinelSet) -> None:
+    old = redis_set.master()
+    other = redis_set.replicas()[0]
+
+    async def scene() -> None:
+        client = connect_async(settings_of(redis_set, sentinel_recheck_seconds=0.2), "test", max_connections=8)
+
+        async def port() -> str:
+            found: Any = await client.config_get("port")
+            return str(found["port"])
+
+        try:
+            assert old.endswith(f":{await port()}")
+            for address in redis_set.sentinels:
+                ask(address, "SENTINEL", "REMOVE", MASTER_NAME)
+                ask(address, "SENTINEL", "MONITOR", MASTER_NAME, *other.split(":"), "2")
+            deadline = time.monotonic() + 5
+            while not other.endswith(f":{await port()}"):
+                assert time.monotonic() < deadline, "reads stay with the former master"
+                await asyncio.sleep(0.05)
+        finally:
+            await client.aclose()
+
+    asyncio.run(scene())
+
+
 async def until(condition: Callable[[], bool], seconds: float = 5) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

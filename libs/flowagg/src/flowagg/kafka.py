@@ -1,16 +1,17 @@
 """Kafka: client properties and look-ups that more than one service needs."""
 
+import asyncio
 import atexit
 import logging
 import re
 import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec, TopicDescription
@@ -18,6 +19,7 @@ from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 from flowagg.errors import FlowaggError
 from flowagg.settings import KafkaSettings
 
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 _librdkafka = logging.getLogger("librdkafka")
 
@@ -35,6 +37,7 @@ _NO_CONNECTION = frozenset(
 
 _FAILURES_TO_RENEW = 3
 _LEAST_RENEW_SECONDS = 5.0
+_MOST_HEDGE_SECONDS = 60.0
 
 METADATA_MAX_AGE_MS = 10_000
 """librdkafka refreshes metadata every 5 minutes by default: far too late to see a topic grow."""
@@ -113,11 +116,11 @@ def client_properties(settings: KafkaSettings, service: str, own: Mapping[str, A
 
 
 class LookUps:
-    """A service's AdminClient, and a new one in its place after failures in a row.
+    """A service's AdminClient, and a new one in its place where it does not answer.
 
-    One that lost its brokers was seen to wait for an address or for the controller for good, while a new one
-    was answered at once. The end of one whose broker is gone was seen to wait for good, too (librdkafka 2.16, in
-    rd_kafka_destroy): so none ends in a thread that has other work, nor with the process.
+    One that lost its brokers was seen to wait for an address or for the controller for seconds or for good, while a
+    new one was answered at once. The end of one whose broker is gone was seen to wait for good, too (librdkafka
+    2.16, in rd_kafka_destroy): so none ends in a thread that has other work, nor with the process.
     """
 
     def __init__(self, settings: KafkaSettings, service: str, own: Mapping[str, Any] | None = None) -> None:
@@ -125,6 +128,8 @@ class LookUps:
         self._make = partial(AdminClient, admin_properties(settings, service) | dict(own or {}))
         self._failures = 0
         self._made_at = time.monotonic()
+        self._hedge_seconds = self._pause_seconds = settings.kafka_hedge_seconds
+        self._next_at = 0.0
         self.client: AdminClient = self._make()
         atexit.register(self.close)  # keeps it until then
 
@@ -134,9 +139,51 @@ class LookUps:
         if (client := self.__dict__.pop("client", None)) is not None:
             _end([client])
 
+    def answer(self, first: "Future[_T]", ask: "Callable[[AdminClient], Future[_T]]", seconds: float) -> _T:
+        """What a look-up of this client brings, or, where it is late, the same one of another client, whichever is
+        the first. That client takes this one's place. Raises TimeoutError, and what the look-up raises."""
+        deadline = time.monotonic() + seconds
+        asked = {first: self.client}
+        spares: list[AdminClient] = []
+        try:
+            while (left := deadline - time.monotonic()) > 0:
+                done, _ = wait(asked, min(left, self._hedge_seconds), FIRST_COMPLETED)
+                for future in done:
+                    client = asked.pop(future)
+                    if future.exception() is None or not asked:
+                        self._prefer(client, spares)
+                        return future.result()
+                if (spare := self._spare()) is not None:
+                    spares.append(spare)
+                    asked[ask(spare)] = spare
+            raise TimeoutError
+        finally:
+            _end(spares)
+
+    async def answer_soon(self, ask: Callable[[AdminClient], Awaitable[_T]]) -> _T:
+        """As answer, in an event loop. The caller bounds the time."""
+        asked = {_started(ask(self.client)): self.client}
+        spares: list[AdminClient] = []
+        try:
+            while True:
+                done, _ = await asyncio.wait(asked, timeout=self._hedge_seconds, return_when=asyncio.FIRST_COMPLETED)
+                for future in done:
+                    client = asked.pop(future)
+                    if future.exception() is None or not asked:
+                        self._prefer(client, spares)
+                        return future.result()
+                if (spare := self._spare()) is not None:
+                    spares.append(spare)
+                    asked[_started(ask(spare))] = spare
+        finally:
+            for future in asked:
+                future.cancel()
+            _end(spares)
+
     def worked(self) -> None:
         """A look-up was answered."""
         self._failures = 0
+        self._pause_seconds = self._hedge_seconds
 
     def failed(self) -> None:
         """A look-up was not answered."""
@@ -148,12 +195,41 @@ class LookUps:
         old, self.client = [self.client], self._make()
         _end(old)
 
+    def _spare(self) -> AdminClient | None:
+        """Another client; None where one was made a moment ago.
+
+        The pause between two doubles until a look-up is answered: Kafka as a whole may be away, and a client may
+        never end.
+        """
+        now = time.monotonic()
+        if now < self._next_at:
+            return None
+        self._next_at = now + self._pause_seconds
+        self._pause_seconds = min(2 * self._pause_seconds, _MOST_HEDGE_SECONDS)
+        return self._make()
+
+    def _prefer(self, client: AdminClient, spares: list[AdminClient]) -> None:
+        """A spare one that has answered takes the place of the client, which is spare then."""
+        if client in spares:
+            spares.remove(client)
+            spares.append(self.client)
+            self.client, self._made_at = client, time.monotonic()
+
+
+def _started(look_up: Awaitable[_T]) -> "asyncio.Future[_T]":
+    """A task whose error counts as seen, also where nobody waits for it any more."""
+    future = asyncio.ensure_future(look_up)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
+
 
 _ENDED: Final[list[AdminClient]] = []
 
 
 def _end(clients: list[AdminClient]) -> None:
     """Drop clients in a thread of their own, which may wait for good."""
+    if not clients:
+        return
     try:
         threading.Thread(target=clients.clear, name="kafka-old-client", daemon=True).start()
     except RuntimeError:  # this process ends, and takes them with it
@@ -228,10 +304,18 @@ def topic_of(description: TopicDescription) -> Topic:
     return Topic(str(description.topic_id), frozenset(p.id for p in description.partitions))
 
 
-def resolve_topic(future: "Future[TopicDescription]", topic: str, timeout_seconds: float) -> Topic:
-    """Wait for a description. Raises TopicMissing or KafkaUnavailable."""
+def resolve_topic(
+    description: "Future[TopicDescription]", topic: str, timeout_seconds: float, look_ups: LookUps | None = None
+) -> Topic:
+    """Wait for a description. look_ups: who has asked, and asks by another client where the answer is late.
+
+    Raises TopicMissing or KafkaUnavailable.
+    """
+    ask = partial(describe_topic, topic=topic, timeout_seconds=timeout_seconds)
+    seconds = timeout_seconds + 1
     try:
-        return topic_of(future.result(timeout_seconds + 1))
+        found = description.result(seconds) if look_ups is None else look_ups.answer(description, ask, seconds)
+        return topic_of(found)
     except KafkaException as error:
         raise look_up_error(error, topic) from error
     except TimeoutError as error:

@@ -15,6 +15,7 @@ from flowagg.flow import MAX_INTEGER, Flow
 from flowagg.idempotency import MAX_KEY_CHARACTERS
 from flowagg.position import MAX_TOKEN_CHARACTERS
 from flowagg.problem import MEDIA_TYPE as PROBLEM
+from flowagg.view import VIEW_NAME
 
 Json = dict[str, Any]
 
@@ -262,6 +263,13 @@ def _query(limits: Limits) -> list[Json]:
             + f" The wait is {limits.fresh_wait_seconds:g} s at most.",
         ),
         _parameter(
+            "view",
+            "query",
+            {"type": "string", "pattern": VIEW_NAME},
+            "The name of the view to read. Without it, the one that the reader is for.",
+            example="default",
+        ),
+        _parameter(
             "If-None-Match",
             "header",
             {"type": "string"},
@@ -294,6 +302,7 @@ def _answers(limits: Limits, *, body: bool) -> Json:
                 "listed).",
                 401: "The system has tokens, and this request has none, or an unknown one.",
                 403: "The token may not read.",
+                404: "There is no view of the name in `view`.",
                 405: "Not a method of this address.",
                 408: "The request did not arrive in time.",
                 410: "`after` is of a topic that no longer exists.",
@@ -301,7 +310,7 @@ def _answers(limits: Limits, *, body: bool) -> Json:
                 503: "Redis is away, `strict` could not be kept, the answer took longer than "
                 f"{limits.get_timeout_seconds:g} s, or the reader has as many requests in hand as it may.",
             },
-            also={403: ["WWW-Authenticate"], 410: ["Flowagg-Fresh"], 503: ["Flowagg-Fresh"]},
+            also={403: ["WWW-Authenticate"], 404: ["Flowagg-Fresh"], 410: ["Flowagg-Fresh"], 503: ["Flowagg-Fresh"]},
             body=body,
         ),
     }

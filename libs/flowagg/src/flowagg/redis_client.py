@@ -8,7 +8,9 @@ With TLS all connections share one context. redis-py would read the certificates
 them, those of the system too, and trust the system's beside the CA that was given.
 """
 
+import asyncio
 import ssl
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +53,7 @@ def connect_async(settings: RedisSettings, service: str, **options: Any) -> redi
         return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool.from_url(_address(settings), **options))
     sentinels = _AsyncSentinels(settings, _over(sentinel_tls, redis.asyncio.connection.Connection, _AsyncTlsConnection))
     options |= _over(tls, redis.asyncio.sentinel.SentinelManagedConnection, _AsyncTlsManagedConnection)
-    pool = _AsyncPool(settings.redis_master_name, sentinels, **options)  # type: ignore[no-untyped-call]
+    pool = _AsyncPool(settings.redis_master_name, sentinels, settings.sentinel_recheck_seconds, **options)
     return redis.asyncio.Redis.from_pool(pool)
 
 
@@ -199,13 +201,34 @@ class _AsyncSentinels(_Discovery):
 
 
 class _AsyncPool(redis.asyncio.sentinel.SentinelConnectionPool):
-    """Closes connections to a former master also where they were in use when the new one was found.
+    """Follows the master also where the former one still answers.
 
-    redis-py closes the idle ones alone (its pool without asyncio closes both). A read on such a
-    connection never fails while the former master lives, so it would be stale for good.
+    A read never fails there. So while the pool is in use the sentinels are asked again, beside the reads: without
+    this, reads were seen to stay with a former master for 10 s, until Sentinel made it a replica. And connections to
+    it that were in use when the new one was found are closed too (redis-py closes the idle ones alone; its pool
+    without asyncio closes both).
     """
+
+    def __init__(self, name: str, sentinels: _AsyncSentinels, recheck_seconds: float, **options: Any) -> None:
+        super().__init__(name, sentinels, **options)  # type: ignore[no-untyped-call]
+        self._recheck_seconds = recheck_seconds
+        self._asked_at = time.monotonic()
+        self._asking: asyncio.Task[None] | None = None
+
+    async def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        if self._asking is None and time.monotonic() >= self._asked_at + self._recheck_seconds:
+            self._asking = asyncio.create_task(self._ask_again())
+        return await super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]
 
     async def release(self, connection: Any) -> None:
         if (connection.host, connection.port) != self.master_address:
             connection.mark_for_reconnect()
         await super().release(connection)
+
+    async def _ask_again(self) -> None:
+        try:
+            await self.get_master_address()  # type: ignore[no-untyped-call]
+        except redis.RedisError:
+            pass  # told where a connection is needed
+        finally:
+            self._asked_at, self._asking = time.monotonic(), None

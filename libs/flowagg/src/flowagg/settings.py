@@ -157,6 +157,12 @@ class KafkaSettings(Settings):
         le=60,
         description="Longest wait for an answer of Kafka to a look-up, in seconds.",
     )
+    kafka_hedge_seconds: float = Field(
+        0.5,
+        ge=0.05,
+        le=60,
+        description="Time after which a look-up without an answer of Kafka is tried by a new client too, in seconds.",
+    )
 
     @field_validator("kafka_properties_file")
     @classmethod
@@ -193,6 +199,12 @@ class RedisSettings(Settings):
         gt=0,
         le=60,
         description="Longest wait for a connection or an answer of one sentinel, in seconds; then the next is asked.",
+    )
+    sentinel_recheck_seconds: float = Field(
+        1.0,
+        gt=0,
+        le=300,
+        description="Time after which a reader in use asks the sentinels again where the master is, in seconds.",
     )
     redis_username: str | None = Field(None, description="Redis user, where ACLs are on.")
     redis_password: SecretStr = Field(SecretStr(""), description="Redis password; use FLOWAGG_REDIS_PASSWORD_FILE.")

@@ -179,7 +179,7 @@ class Log:
     def await_topic(self, description: "Future[TopicDescription]") -> str:
         """The topic's id. Raises LogAway."""
         try:
-            topic_id = resolve_topic(description, self._topic, self._timeout_seconds).topic_id
+            topic_id = resolve_topic(description, self._topic, self._timeout_seconds, self._look_ups).topic_id
         except KafkaUnavailable as error:
             if not isinstance(error, TopicMissing):
                 self._look_ups.failed()

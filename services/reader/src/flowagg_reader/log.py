@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from flowagg.kafka import (
     KafkaUnavailable,
     LookUps,
@@ -40,7 +41,7 @@ class Log:
         """
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                found = await self._end()
+                found = await self._look_ups.answer_soon(self._end)
         except TimeoutError:
             self._look_ups.failed()
             raise KafkaUnavailable("Kafka did not answer in time") from None
@@ -52,13 +53,13 @@ class Log:
         self._look_ups.worked()
         return found
 
-    async def _end(self) -> Position:
+    async def _end(self, client: AdminClient) -> Position:
         known = self._known
-        describing = asyncio.ensure_future(self._describe())
+        describing = asyncio.ensure_future(self._describe(client))
         ends: dict[int, Any] = {}
         try:
             if known is not None:
-                ends = await self._ends(known.partitions)
+                ends = await self._ends(client, known.partitions)
         except KafkaException:
             known = None  # the topic may have changed meanwhile: asked again below
         finally:
@@ -67,7 +68,7 @@ class Log:
             ends = {}
         new = topic.partitions - ends.keys()
         if new:
-            ends |= await self._ends(frozenset(new))
+            ends |= await self._ends(client, frozenset(new))
         self._known = topic
         return Position(
             topic.topic_id,
@@ -75,11 +76,11 @@ class Log:
             {number: -1 if (epoch := ends[number].leader_epoch) is None else epoch for number in topic.partitions},
         )
 
-    async def _describe(self) -> Topic:
-        described = describe_topic(self._look_ups.client, self._topic_name, self._timeout_seconds)
+    async def _describe(self, client: AdminClient) -> Topic:
+        described = describe_topic(client, self._topic_name, self._timeout_seconds)
         return topic_of(await asyncio.wrap_future(described))
 
-    async def _ends(self, partitions: frozenset[int]) -> dict[int, Any]:
-        futures = end_offsets(self._look_ups.client, self._topic_name, partitions, self._timeout_seconds)
+    async def _ends(self, client: AdminClient, partitions: frozenset[int]) -> dict[int, Any]:
+        futures = end_offsets(client, self._topic_name, partitions, self._timeout_seconds)
         results: list[Any] = await asyncio.gather(*(asyncio.wrap_future(future) for future in futures.values()))
         return dict(zip(futures, map(known_offset, results), strict=True))

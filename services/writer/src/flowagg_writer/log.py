@@ -202,7 +202,7 @@ class Log:
             self._look_ups.client.poll(0)  # librdkafka's log lines, which would pile up
             try:
                 future = describe_topic(self._look_ups.client, self._topic_name, timeout)
-                self._topic = await asyncio.to_thread(resolve_topic, future, self._topic_name, timeout)
+                self._topic = await asyncio.to_thread(resolve_topic, future, self._topic_name, timeout, self._look_ups)
                 self._failures = 0
                 self._look_ups.worked()
             except KafkaUnavailable as error:
