@@ -21,7 +21,9 @@ PYTEST_ARGS ?=
 SHAPE ?=
 FAULTS ?= 200
 POSTED ?= 1000000
+SLACK ?= 1
 PARTITIONS ?= 100
+MINUTES ?= 30
 BENCH_AUTOSCALING_FILES := --plot docs/assets/autoscaling.png --markdown docs/assets/autoscaling.md \
   --json benchmarks/results/autoscaling.json
 
@@ -32,7 +34,7 @@ help: ## List what make can do
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 # The workspace's environment, as uv.lock has it. uv itself is fetched where it is missing.
-.venv/.synced: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml operator/pyproject.toml dev/*/pyproject.toml)
+.venv/.synced: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml operator/pyproject.toml cli/pyproject.toml dev/*/pyproject.toml)
 	@uv=$$(./dev/find-uv.sh) && \
 	{ [ -x $(PYTHON) ] || "$$uv" venv --quiet --allow-existing --python '>=3.11,<3.14' .venv 2>/dev/null \
 	  || "$$uv" venv --quiet --allow-existing --python '>=3.11' .venv; } && \
@@ -46,7 +48,7 @@ run: .venv/.synced ## Run the whole system here and post the sample (PORT=8080)
 .PHONY: test
 test: .venv/.synced ## Run the tests, on a real Kafka and a real Redis that they start themselves
 	@$(PYTHON) -m flowagg_stack provision
-	@$(PYTHON) -m flowagg_cluster build helm helm3
+	@$(PYTHON) -m flowagg_cluster build helm helm3 versitygw
 	@$(PYTHON) -m pytest -m 'not cluster and not e2e' $(PYTEST_ARGS)
 
 .PHONY: test-cluster
@@ -69,15 +71,20 @@ mutations: .venv/.synced ## Switch off one guard at a time and say which seed or
 
 # Ten seconds a fault. As root it fills disks, too, in mounts of its own.
 .PHONY: faults
-faults: .venv/.synced ## Strike the whole system with faults under load, and compare totals (FAULTS=200, POSTED=1000000, SEED=1)
+faults: .venv/.synced ## Strike the whole system with faults under load, and compare totals (FAULTS=200, POSTED=1000000, SEED=1, SLACK=1)
 	@$(PYTHON) -m flowagg_stack provision
-	@$(PYTHON) -m tests.faults --faults $(FAULTS) --flows $(POSTED) --seed $(or $(SEED),1)
+	@$(PYTHON) -m tests.faults --faults $(FAULTS) --flows $(POSTED) --seed $(or $(SEED),1) --slack $(SLACK)
+
+.PHONY: soak
+soak: .venv/.synced ## Load with faults for MINUTES=30: memory, files, connections and latency stay level (SEED=1)
+	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) -m tests.soak --minutes $(MINUTES) --seed $(or $(SEED),1)
 
 .PHONY: check
 check: .venv/.synced ## Format, lint, types, import contracts, lock and docs drift
 	@.venv/bin/ruff format --check --quiet . || { echo "make format mends the formatting"; exit 1; }
 	@.venv/bin/ruff check --quiet .
-	@.venv/bin/mypy --no-error-summary libs services operator/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests benchmarks tests --exclude 'benchmarks.autoscaling/'
+	@.venv/bin/mypy --no-error-summary libs services operator/src cli/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests benchmarks tests --exclude 'benchmarks.autoscaling/'
 	@.venv/bin/mypy --no-error-summary --explicit-package-bases benchmarks/autoscaling tests/unit/benchmarks_autoscaling
 	@.venv/bin/lint-imports --no-cache > .venv/imports.txt || { cat .venv/imports.txt; exit 1; }
 	@uv=$$(./dev/find-uv.sh) && "$$uv" lock --check --quiet
@@ -134,12 +141,17 @@ bench-look: .venv/.synced ## Measure the operator's look at a real Kafka and its
 	@$(PYTHON) -m flowagg_stack provision
 	@$(PYTHON) benchmarks/operator_look.py --partitions $(PARTITIONS)
 
+.PHONY: bench-backups
+bench-backups: .venv/.synced ## Measure the restore of a view and what an export costs the consumers (KEYS=1000000)
+	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) benchmarks/backups.py $(if $(filter-out file,$(origin KEYS)),--keys $(KEYS))
+
 .PHONY: lock
 lock: ## Resolve the dependencies anew into uv.lock
 	@uv=$$(./dev/find-uv.sh) && "$$uv" lock --upgrade
 
 .PHONY: image
-image: ## Build a service's image (SERVICE=writer|consumer|reader|operator, BASE=a Python image)
+image: ## Build a service's image (SERVICE=writer|consumer|reader|operator|cli, BASE=a Python image)
 	@builder=$$(command -v docker || command -v podman || command -v buildah) \
 	  || { echo "install docker, podman or buildah to build images"; exit 1; }; \
 	"$$builder" build --build-arg SERVICE=$(SERVICE) --build-arg BASE=$(BASE) -t flow-aggregator/$(SERVICE):dev .

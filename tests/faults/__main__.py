@@ -1,6 +1,6 @@
 """The whole system on this machine, struck by faults under load: what stands still, and is anything lost or doubled?
 
-python -m tests.faults [--faults N] [--flows N] [--seed K] [--kind NAME]...
+python -m tests.faults [--faults N] [--flows N] [--seed K] [--kind NAME]... [--slack X]
 
 Three Kafka brokers, three Redis nodes with an AOF, three sentinels, two writers, three consumers, two readers: all real
 processes. Keyed POSTs and GETs come at a steady pace all the time. The seed draws the faults and their order; each is
@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Final
 
 from flowagg_stack.processes import ProcessFailed
+from flowagg_stack.provision import Missing, provision_faketime
 
 from tests.e2e.traffic import Manners
-from tests.faults import report
+from tests.faults import clock, report
 from tests.faults.clients import Clients
 from tests.faults.disk import own_mounts
 from tests.faults.driver import Driver, Round, Stuck
-from tests.faults.kinds import KINDS, NEEDS_DISKS
+from tests.faults.kinds import KINDS, NEEDS_CLOCKS, NEEDS_DISKS
 from tests.faults.measure import Positions, Watch
 from tests.faults.schedule import Fault, draw
 from tests.faults.start import world_here
@@ -47,20 +48,26 @@ def main() -> int:
     parser.add_argument("--flows", type=int, default=1_000_000, help="at least so many are posted")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kind", action="append", choices=sorted(KINDS), help="only this one (default: all)")
+    parser.add_argument("--slack", type=float, default=1.0, help="so many times the bars' times, on a busy machine")
     parser.add_argument("--output", type=Path, help="write the figures here, as JSON")
     parser.add_argument("--logs", type=Path, help="leave the processes' logs there")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with_clocks = _has_clocks()
     with_disks = own_mounts()
-    names = given.kind or [name for name in KINDS if with_disks or name not in NEEDS_DISKS]
-    if not with_disks:
-        say(f"left out, since mounts need root: {', '.join(sorted(NEEDS_DISKS))}")
-        names = [name for name in names if name not in NEEDS_DISKS]
+    names = given.kind or list(KINDS)
+    for there, without, why in (
+        (with_disks, NEEDS_DISKS, "mounts need root"),
+        (with_clocks, NEEDS_CLOCKS, "libfaketime is not installed"),
+    ):
+        if not there and (left_out := sorted(without.intersection(names))):
+            say(f"left out, since {why}: {', '.join(left_out)}")
+            names = [name for name in names if name not in without]
     faults = draw(given.seed, given.faults, [KINDS[name][0] for name in names])
-    with world_here(with_disks, given.logs) as world:
+    with world_here(with_disks, given.logs, with_clocks=with_clocks) as world:
         rounds, outcome, stuck = struck(world, faults, given.flows, given.seed)
-    print(f"\n{report.table(rounds)}\n")
-    found = report.bars(rounds, outcome)
+    print(f"\n{report.table(rounds, outcome)}\n")
+    found = report.bars(rounds, outcome, given.slack)
     print(*found, sep="\n")
     if given.output is not None:
         kept = {"seed": given.seed, "outcome": outcome, "rounds": rounds, "stuck": stuck}
@@ -70,6 +77,15 @@ def main() -> int:
     said = f"{len(rounds)} of {len(faults)} faults, {flows:,} flows, seed {given.seed}: {report.last_line(found)}"
     print(said + (f"; STUCK: {stuck.splitlines()[0]}" if stuck else ""))
     return 0 if not stuck and outcome.totals is not None and all(bar.holds for bar in found) else 1
+
+
+def _has_clocks() -> bool:
+    """Whether clocks can be set wrong here."""
+    try:
+        provision_faketime(say)
+    except Missing:
+        return False
+    return clock.library() is not None
 
 
 def struck(world: World, faults: Sequence[Fault], flows: int, seed: int) -> tuple[list[Round], report.Outcome, str]:

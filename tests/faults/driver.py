@@ -23,7 +23,7 @@ class Round:
     """A fault and what it did.
 
     began: seconds since the start. healed: seconds from the strike until all was well. ended: parts, and how, that
-    ended though nobody ended them. repairs: what was done by hand.
+    ended though nobody ended them. repairs: what was done by hand. false_fresh: answers that came meanwhile.
     """
 
     fault: Fault
@@ -32,6 +32,7 @@ class Round:
     stalls: Stalls
     ended: tuple[str, ...] = ()
     repairs: tuple[str, ...] = ()
+    false_fresh: int = 0
 
 
 class Driver:
@@ -63,7 +64,7 @@ class Driver:
 
     def _round(self, fault: Fault, count: int) -> Round:
         _, strike = KINDS[fault.kind]
-        since = time.monotonic()
+        since, false_before = time.monotonic(), len(self._clients.false_fresh)
         self._world.ended_alone.clear()
         self._world.repairs.clear()
         self._say(f"{since - self._start:8.1f} s  {fault.number}/{count} {fault}")
@@ -85,4 +86,5 @@ class Driver:
             f"{well - self._start:8.1f} s  well again; without a write {stalls.write:.2f} s, an apply "
             f"{stalls.apply:.2f} s, a fresh read {stalls.read:.2f} s{''.join(notes)}"
         )
-        return Round(fault, since - self._start, well - since, stalls, ended, repairs)
+        false_fresh = len(self._clients.false_fresh) - false_before
+        return Round(fault, since - self._start, well - since, stalls, ended, repairs, false_fresh)

@@ -10,11 +10,13 @@ from typing import Final
 
 from flowagg_stack.apache_kafka import KafkaCluster, start_kafka_cluster
 from flowagg_stack.ports import free_port
-from flowagg_stack.processes import Processes, ProcessFailed
+from flowagg_stack.processes import ProcessFailed
 from flowagg_stack.sentinel import start_sentinel_set
 from flowagg_stack.services import start_service
 from flowagg_stack.topics import ensure_topic
 
+from tests.faults import clock
+from tests.faults.clock import ClockedProcesses
 from tests.faults.disk import Disk
 from tests.faults.proxy import Network, Proxy
 from tests.faults.world import COUNTS, HEAL_SECONDS, PARTITIONS, TOPIC, VIEW, World, admin_of
@@ -24,11 +26,17 @@ _LISTENER: Final = "PROXIED"
 
 
 @contextmanager
-def world_here(with_disks: bool, logs: Path | None = None) -> Iterator[World]:
+def world_here(
+    with_disks: bool,
+    logs: Path | None = None,
+    settings: Mapping[str, str] | None = None,
+    with_clocks: bool = False,
+) -> Iterator[World]:
     """Start everything on this machine, all of it on 127.0.0.1; it ends with the context.
 
     with_disks: what Kafka and Redis keep lies on small disks of their own, which needs a mount.
-    logs: where what the processes have said is left in the end.
+    logs: where what the processes have said is left in the end. settings: of the services, as FLOWAGG_*.
+    with_clocks: Kafka and Redis have clocks that can be set wrong.
     Raises provision.Missing, ProcessFailed.
     """
     with ExitStack() as stack:
@@ -40,7 +48,8 @@ def world_here(with_disks: bool, logs: Path | None = None) -> Iterator[World]:
             disks["redis"] = stack.enter_context(Disk(directory / "redis", _DISK_MIB))
         network = stack.enter_context(Network())
         brokers_disks = stack.enter_context(ExitStack())  # unmounted once nothing runs
-        processes = stack.enter_context(Processes(directory))
+        processes = ClockedProcesses(directory, clock.library() if with_clocks else None)
+        stack.enter_context(processes)
         kafka = start_kafka_cluster(processes, directory)
         kafka.kill_all()
         kafka_proxies = _proxied(kafka, network, directory)
@@ -60,6 +69,7 @@ def world_here(with_disks: bool, logs: Path | None = None) -> Iterator[World]:
         servers = ",".join(f"127.0.0.1:{proxy.port}" for proxy in kafka_proxies.values())
         for service, count in COUNTS.items():
             given = {"FLOWAGG_KAFKA_BOOTSTRAP_SERVERS": servers, "FLOWAGG_VIEW": VIEW, "FLOWAGG_KAFKA_TOPIC": TOPIC}
+            given |= settings or {}
             if service != "writer":
                 given |= _redis_given(made, f"{service}s")
             for number in range(1, count + 1):

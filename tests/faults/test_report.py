@@ -26,11 +26,23 @@ def applies(kind: str, *seconds: float) -> list[Round]:
 
 
 def test_the_table_has_a_line_per_kind_with_p50_and_max() -> None:
-    text = table(rounds("b", Stalls(1, 2, 3), Stalls(3, 4, 9)) + rounds("a", Stalls(0, 0, 0)))
-    assert text.splitlines()[2:] == [
-        "| a | 1 | 0.00 | 0.00 | 0.00 | 0.00 | 0.00 | 0.00 | 5.0 |",
-        "| b | 2 | 2.00 | 3.00 | 3.00 | 4.00 | 6.00 | 9.00 | 5.0 |",
+    seen = [replace(one, false_fresh=1) for one in rounds("b", Stalls(1, 2, 3), Stalls(3, 4, 9))]
+    head, rule, *lines = table(
+        seen + rounds("a", Stalls(0, 0, 0)), Outcome(Totals(10, 1000, 5, 2), 3, 0, 0)
+    ).splitlines()
+    assert lines == [
+        "| a | 1 | 0.00 | 0.00 | 0.00 | 0.00 | 0.00 | 0.00 | 5.0 | 0 |  |  |",
+        "| b | 2 | 2.00 | 3.00 | 3.00 | 4.00 | 6.00 | 9.00 | 5.0 | 2 |  |  |",
+        "| all | 3 | 1.00 | 3.00 | 2.00 | 4.00 | 3.00 | 9.00 | 5.0 | 3 | 1,000 | 5 |",
     ]
+    assert {line.count("|") for line in (head, rule, *lines)} == {13}
+    assert "unknown" in table(seen, replace(WELL, totals=None)).splitlines()[-1]
+
+
+def test_slack_stretches_the_times_alone() -> None:
+    seen, lost = applies(KILL_CONSUMER, 5.9), Outcome(Totals(1, 1, 0, 1), 0, 0, 0)
+    assert [bar.name for bar in bars(seen, lost, slack=2) if not bar.holds] == ["lost bytes"]
+    assert not all(bar.holds for bar in bars(seen, WELL, slack=1.9))
 
 
 def test_a_run_that_keeps_all_bars_says_so() -> None:

@@ -13,10 +13,11 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from flowagg.kafka import known_offset
 from flowagg_stack.apache_kafka import KafkaCluster
-from flowagg_stack.processes import Child, Processes, ProcessFailed, wait_until
+from flowagg_stack.processes import Child, ProcessFailed, wait_until
 from flowagg_stack.sentinel import SentinelSet
 from flowagg_stack.services import Service
 
+from tests.faults.clock import Clock, ClockedProcesses
 from tests.faults.disk import Disk
 from tests.faults.proxy import Network, Proxy
 
@@ -38,7 +39,7 @@ class World:
     "writer" and "reader".
     """
 
-    processes: Processes
+    processes: ClockedProcesses
     network: Network
     kafka: KafkaCluster
     redis: SentinelSet
@@ -65,6 +66,10 @@ class World:
         nodes = [f"redis-{number}" for number in range(len(self.redis.nodes))]
         sentinels = [f"sentinel-{number}" for number in range(len(self.redis.sentinels))]
         return [*(f"broker-{node}" for node in self.kafka.nodes), *nodes, *sentinels, *self.services]
+
+    def clock(self, name: str) -> Clock:
+        """The clock of a broker, a Redis node or a sentinel."""
+        return self.processes.clocks[name.replace("broker", "kafka")]
 
     def redis_master(self) -> str:
         """The name of the master. Raises ProcessFailed."""
@@ -103,6 +108,8 @@ class World:
         self.network.heal()
         for disk in self.disks.values():
             disk.widen()
+        for clock in self.processes.clocks.values():
+            clock.set(0)
         for name in self.names():
             self.send(name, signal.SIGCONT)
         for last in (False, False, True):

@@ -27,6 +27,7 @@ _PACKAGES: Final = {
     "wrk": ("wrk", "wrk"),
     "promtool": ("prometheus", "prometheus"),
     "nginx": ("nginx-light", "nginx"),
+    "faketime": ("faketime", "libfaketime"),
 }
 """program -> its package for apt and for brew"""
 
@@ -57,6 +58,12 @@ def provision_wrk(say: Callable[[str], None]) -> None:
     """Bring wrk, which the benchmarks over HTTP need and nothing else. Raises Missing."""
     if _find("wrk") is None:
         _install(["wrk"], say)
+
+
+def provision_faketime(say: Callable[[str], None]) -> None:
+    """Bring libfaketime, with which clocks are set wrong. Raises Missing."""
+    if _find("faketime") is None:
+        _install(["faketime"], say)
 
 
 def java() -> str:

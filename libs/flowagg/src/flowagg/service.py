@@ -313,7 +313,8 @@ def collect_less_often() -> None:
     """Have Python look for cycles of garbage less often than every 700 objects.
 
     Batches make and free tens of thousands of objects, none of them in cycles. Measured on the
-    consumer: 427 k flows a CPU second with Python's default, 641 k with this.
+    consumer: 427 k flows a CPU second with Python's default, 641 k with this. A request over HTTP does leave some,
+    14 objects: measured, a server's memory grows by 16 to 20 MiB over its first 5,000 requests, and then stays.
     """
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
