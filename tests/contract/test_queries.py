@@ -63,6 +63,13 @@ BAD = {
     "an after twice": f"hour=1&after={GONE}&after={GONE}",
     "an after that need not be waited for": f"hour=1&consistency=eventual&after={GONE}",
     "an after without an hour": f"after={GONE}",
+    "an empty view": "hour=1&view=",
+    "a view in capitals": "hour=1&view=Default",
+    "a view with a brace": "hour=1&view=%7Bdefault:0%7D",
+    "a view with a line feed": "hour=1&view=default%0A",
+    "a view of 64 characters": "hour=1&view=" + "a" * 64,
+    "a view twice": "hour=1&view=default&view=default",
+    "a view without an hour": "view=default",
 }
 
 
@@ -169,3 +176,12 @@ def test_a_tag_changes_with_its_hour_alone(client: httpx.Client, hour: int) -> N
 
 def test_a_bad_query_is_refused_before_a_tag_is_looked_at(client: httpx.Client) -> None:
     assert_problem(client.get("/flows?hour=x", headers={"If-None-Match": "*"}), 400)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_view_that_nobody_keeps_is_not_found(client: httpx.Client, method: str) -> None:
+    reply = client.request(method, "/flows", params={"hour": 1, "view": "nobody-keeps-this"})
+    assert reply.status_code == 404
+    assert reply.headers["flowagg-fresh"] == "false"
+    if method == "GET":
+        assert "view" in assert_problem(reply, 404)["detail"]

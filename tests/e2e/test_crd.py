@@ -89,7 +89,7 @@ def test_the_least_is_enough_and_the_rest_is_filled_in(space: Kube) -> None:
             },
         },
         "election": {"leaseSeconds": 3, "renewSeconds": 1, "attemptSeconds": 0.6},
-        "views": [{"name": "default"}],
+        "views": [{"name": "default", "source": "Auto", "deletionPolicy": "Retain"}],
     }
 
 
@@ -108,6 +108,7 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "several brokers": {"kafka": {"bootstrapServers": "a:9092,[::1]:9092,b.c:9092"}},
     "hours for ever": {"views": [{"name": "default", "retention": {"hours": None}}]},
+    "three views": {"views": [{"name": "default"}, {"name": "b"}, {"name": "c", "cloneFrom": "b", "replicas": 0}]},
     "a paused consumer": {"consumer": {"replicas": 0}},
     "consumers that are scaled by hand": autoscaling(enabled=False),
     "consumers within bounds": autoscaling(min=2, max=12),
@@ -179,7 +180,24 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "must each be at most half of leaseSeconds",
     ),
     "no view": ({"views": []}, "spec.views"),
-    "two views": ({"views": [{"name": "default"}, {"name": "b"}]}, "views must hold exactly one view for now"),
+    "views past the bound": ({"views": [{"name": "default"}, *({"name": f"v{n}"} for n in range(16))]}, "spec.views"),
+    "a view twice": ({"views": [{"name": "default"}, {"name": "default"}]}, "Duplicate value"),
+    "a view that is cloned from itself": (
+        {"views": [{"name": "default"}, {"name": "b", "cloneFrom": "b"}]},
+        "a view cannot be cloned from itself",
+    ),
+    "a view that is cloned from nobody": (
+        {"views": [{"name": "default"}, {"name": "b", "cloneFrom": "c"}]},
+        "cloneFrom must be the name of one of views",
+    ),
+    "a clone from the log": (
+        {"views": [{"name": "default"}, {"name": "b", "cloneFrom": "default", "source": "Log"}]},
+        "cloneFrom has no effect with source Log",
+    ),
+    "replicas of the view whose consumers are scaled": (
+        {"views": [{"name": "default", "replicas": 2}]},
+        "set spec.consumer.replicas instead",
+    ),
     "a view that nobody keeps": ({"reader": {"view": "other"}}, "reader.view must be the name of one of views"),
     "hours that are none": ({"views": [{"name": "default", "retention": {"hours": 0}}]}, "greater than or equal to 1"),
     "a name with a dot": ({"name": "a.b"}, "must be at most 49 lower-case letters"),
@@ -200,6 +218,10 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "another topic": ({"kafka": {"topic": {"name": "others"}}}, "the topic's name cannot change"),
     "fewer partitions": ({"kafka": {"topic": {"partitions": 11}}}, "partitions can only grow"),
     "other keyed partitions": ({"kafka": {"topic": {"keyedPartitions": 5}}}, "keyedPartitions cannot change"),
+    "a new view at the front": (
+        {"views": [{"name": "new"}, {"name": "default"}]},
+        "the first view must be one that was there before",
+    ),
     "no topic at all": ({"kafka": {"topic": None}}, "partitions can only grow"),
 }
 

@@ -21,6 +21,7 @@ from flowagg_reader.response import EntryResponse
 from flowagg_reader.settings import ReaderSettings
 from flowagg_reader.store import Store
 from flowagg_reader.union import Body
+from flowagg_reader.views import Views
 from starlette.applications import Starlette
 from starlette.types import Message
 
@@ -40,7 +41,10 @@ class FakeLog:
 class FakeStore:
     """One partition; every hour holds the same flow keys, but for hour 9."""
 
-    def __init__(self, rows: int = 3, **meta: Any) -> None:
+    def __init__(self, rows: int = 3, exists: bool = True, **meta: Any) -> None:
+        self.exists = exists
+        self.others: dict[str, FakeStore] = {}
+        self.asked: list[str] = []
         fields = {"leader_epoch": 0, "start": 0, "incomplete": False, "incarnation": "i"}
         self.meta = Meta(**{"position": 10, "topic_id": "t", **fields, **meta})
         self.rows = rows
@@ -49,9 +53,15 @@ class FakeStore:
         self.let_go = asyncio.Event()
         self.let_go.set()
 
+    def of(self, view: str) -> "FakeStore":
+        self.asked.append(view)
+        return self.others.get(view, FakeStore(exists=False))
+
     def _seen(self, hour: int) -> Seen:
         if self.error is not None:
             raise self.error
+        if not self.exists:
+            return Seen(None)
         return Seen(self.meta, HourMark(5), self.rows) if hour != 9 else Seen(self.meta)
 
     async def look(self, partitions: Iterable[int], hour: int) -> Mapping[int, Seen]:
@@ -242,3 +252,94 @@ def test_a_client_that_takes_nothing_is_given_up_and_its_body_released() -> None
         assert entry.users == 0
 
     asyncio.run(scenario())
+
+
+def test_a_view_is_read_by_its_name_with_a_tag_and_a_freshness_of_its_own() -> None:
+    store, other = FakeStore(), FakeStore(rows=2, position=9)
+    store.others["other"] = other
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        own, named = await client.get("/flows?hour=1"), await client.get("/flows?hour=1&view=default")
+        assert (named.content, named.headers["etag"]) == (own.content, own.headers["etag"])
+        reply = await client.get("/flows?hour=1&view=other")
+        assert [row["src_app"] for row in reply.json()] == ["a000000", "a000001"]
+        assert (reply.headers["flowagg-fresh"], reply.headers["flowagg-lag-records"]) == ("false", "1")
+        assert own.headers["flowagg-fresh"] == "true"
+        # What a client holds of one view says nothing of the other.
+        headers = {"If-None-Match": own.headers["etag"]}
+        assert (await client.get("/flows?hour=1&view=other", headers=headers)).status_code == 200
+        assert (await client.get("/flows?hour=1&view=default", headers=headers)).status_code == 304
+        tag = {"If-None-Match": reply.headers["etag"]}
+        assert (await client.get("/flows?hour=1&view=other", headers=tag)).status_code == 304
+        assert (await client.get("/flows?hour=1&view=other&consistency=strict")).status_code == 503
+        # An empty hour's tag is another one, too: it may have expired in one of them alone.
+        empty = [await client.get(f"/flows?hour=9&view={view}") for view in ("default", "other")]
+        assert empty[0].headers["etag"] != empty[1].headers["etag"]
+        assert (store.reads, other.reads) == (1, 1)
+
+    play(scenario, store, FakeLog())
+
+
+def test_one_post_is_waited_for_in_the_view_that_is_asked_for() -> None:
+    store = FakeStore(position=3)
+    store.others["other"] = FakeStore(position=7)
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        after = encode_token(Position("t", {0: 7}))
+        fresh = [
+            (await client.get(f"/flows?hour=1&after={after}{view}")).headers["flowagg-fresh"]
+            for view in ("", "&view=other")
+        ]
+        assert fresh == ["false", "true"]
+
+    play(scenario, store, FakeLog())
+
+
+def test_an_unknown_view_is_404_and_says_which_parameter_is_wrong() -> None:
+    store = FakeStore()
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        for query in ("hour=1&view=other", "hour=1&view=other&consistency=strict", "view=other&hour=9"):
+            reply = await client.get(f"/flows?{query}")
+            assert (reply.status_code, reply.headers["content-type"]) == (404, "application/problem+json")
+            assert reply.json()["detail"].startswith("view: there is no view 'other'")
+            assert reply.headers["flowagg-fresh"] == "false"
+        assert (await client.head("/flows?hour=1&view=other")).status_code == 404
+
+    play(scenario, store, FakeLog())
+
+
+def test_a_removed_view_is_404_and_forgotten() -> None:
+    store = FakeStore()
+    store.others["other"] = FakeStore()
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        assert (await client.get("/flows?hour=1&view=other")).status_code == 200
+        store.others["other"].exists = False
+        assert (await client.get("/flows?hour=1&view=other")).status_code == 404
+        store.others["other"] = FakeStore()  # made again
+        assert (await client.get("/flows?hour=1&view=other")).status_code == 200
+
+    play(scenario, store, FakeLog())
+
+
+def test_views_are_remembered_within_a_bound_and_unknown_names_not_at_all() -> None:
+    store = FakeStore()
+    store.others = {f"v{number}": FakeStore() for number in range(20)}
+    views = Views("default", cast(Store, store), 4)
+    for name in ("v1", *(f"nobody{number}" for number in range(1000))):
+        views.get(name)
+    assert len(views) == 1
+    for name in store.others:
+        view = views.get(name)
+        views.found(view)
+        assert views.get(name) is view
+        assert len(views) <= 5
+    kept = [name for name in store.others if views.get(name) is views.get(name)]
+    assert kept == ["v16", "v17", "v18", "v19"]
+    views.gone(views.get("v17"))
+    assert len(views) == 4
+    own = views.get(None)
+    views.gone(own)
+    views.found(own)
+    assert (views.get("default"), len(views)) == (own, 4)

@@ -9,7 +9,7 @@ from flowagg.view import HourMark, Meta
 from flowagg_reader.access import EVERYTHING, Access
 from flowagg_reader.bodies import Bodies, PartitionTotals
 from flowagg_reader.cache import Cache
-from flowagg_reader.core import HourRead
+from flowagg_reader.core import HourRead, ReadHour
 from flowagg_reader.hour import Seen, hour_of
 from flowagg_reader.union import Body
 
@@ -71,7 +71,8 @@ def test_a_body_larger_than_the_cache_pushes_nothing_out() -> None:
 class FakeStore:
     """Keeps hours of one partition; each read waits until it is let go."""
 
-    def __init__(self, rows: int = 3) -> None:
+    def __init__(self, rows: int = 3, view: str = "default") -> None:
+        self.view = view
         self.position = 10
         self.rows = rows
         self.reads: list[asyncio.Event] = []
@@ -82,9 +83,9 @@ class FakeStore:
         return Seen(meta, HourMark(self.position) if self.rows else None, self.rows)
 
     def tag(self, hour: int = HOUR, scope: str = "") -> str:
-        return hour_of(hour, scope, {0: self.seen()}).tag
+        return hour_of(hour, scope, {0: self.seen()}, self.view).tag
 
-    async def read(self, partitions: Iterable[int], hour: int) -> Mapping[int, PartitionTotals]:
+    async def read_hour(self, partitions: Iterable[int], hour: int) -> Mapping[int, PartitionTotals]:
         let_go = asyncio.Event()
         self.reads.append(let_go)
         await let_go.wait()
@@ -102,11 +103,12 @@ Read = Coroutine[Any, Any, HourRead]
 
 
 def read(bodies: Bodies, store: FakeStore, hour: int = HOUR, rows: int = 3, access: Access = EVERYTHING) -> Read:
-    return bodies.read(frozenset({0}), hour, store.tag(hour, access.scope), rows, access)
+    wanted = ReadHour(frozenset({0}), hour, store.tag(hour, access.scope), rows)
+    return bodies.read(store, store.view, wanted, access)
 
 
-def bodies_of(store: FakeStore, cache_bytes: int = 2**20, turns: int = 1, large: int = 100) -> Bodies:
-    return Bodies(store.read, cache_bytes, turns, large)
+def bodies_of(cache_bytes: int = 2**20, turns: int = 1, large: int = 100) -> Bodies:
+    return Bodies(cache_bytes, turns, large)
 
 
 async def turn_of_the_loop() -> None:
@@ -117,7 +119,7 @@ async def turn_of_the_loop() -> None:
 def test_requests_for_the_same_body_share_one_reading() -> None:
     async def scenario() -> None:
         store = FakeStore()
-        bodies = bodies_of(store)
+        bodies = bodies_of()
         tasks = [asyncio.create_task(read(bodies, store)) for _ in range(5)]
         await store.started(1)
         tasks += [asyncio.create_task(read(bodies, store)) for _ in range(5)]
@@ -136,7 +138,7 @@ def test_requests_for_the_same_body_share_one_reading() -> None:
 def test_a_request_for_a_later_body_joins_the_next_reading_never_the_one_under_way() -> None:
     async def scenario() -> None:
         store = FakeStore()
-        bodies = bodies_of(store)
+        bodies = bodies_of()
         first = asyncio.create_task(read(bodies, store))
         await store.started(1)
         store.position = 20  # the hour moves
@@ -159,7 +161,7 @@ def test_a_request_for_a_later_body_joins_the_next_reading_never_the_one_under_w
 def test_one_scope_never_gets_the_body_of_another() -> None:
     async def scenario() -> None:
         store = FakeStore()
-        bodies = bodies_of(store)
+        bodies = bodies_of()
         mine = Access(lambda vpc_id: vpc_id == "v1", "mine")
         tasks = [asyncio.create_task(read(bodies, store, access=access)) for access in (mine, EVERYTHING)]
         await store.started(2)
@@ -176,7 +178,7 @@ def test_one_scope_never_gets_the_body_of_another() -> None:
 def test_large_reads_wait_for_their_turn_and_small_ones_never() -> None:
     async def scenario() -> None:
         store = FakeStore()
-        bodies = bodies_of(store)
+        bodies = bodies_of()
         large = [asyncio.create_task(read(bodies, store, hour, rows=1000)) for hour in (1, 2)]
         await store.started(1)
         small = asyncio.create_task(read(bodies, store, 3, rows=100))
@@ -196,7 +198,7 @@ def test_large_reads_wait_for_their_turn_and_small_ones_never() -> None:
 def test_the_turn_of_a_large_body_that_finds_no_room_lasts_until_it_is_sent() -> None:
     async def scenario() -> None:
         store = FakeStore()
-        bodies = bodies_of(store, cache_bytes=0)
+        bodies = bodies_of(cache_bytes=0)
         first = asyncio.create_task(read(bodies, store, 1, rows=1000))
         second = asyncio.create_task(read(bodies, store, 2, rows=1000))
         await store.started(1)
@@ -222,7 +224,7 @@ def test_the_turn_of_a_large_body_that_finds_no_room_lasts_until_it_is_sent() ->
 def test_a_reading_that_nobody_waits_for_any_more_ends_and_gives_its_turn_back() -> None:
     async def scenario() -> None:
         store = FakeStore()
-        bodies = bodies_of(store)
+        bodies = bodies_of()
         given_up = [asyncio.create_task(read(bodies, store, 1, rows=1000)) for _ in range(3)]
         await store.started(1)
         for task in given_up[:2]:
@@ -247,7 +249,7 @@ def test_a_reading_that_nobody_waits_for_any_more_ends_and_gives_its_turn_back()
 def test_a_reading_that_fails_fails_its_requests_and_neither_the_next_nor_its_turn() -> None:
     async def scenario() -> None:
         store = FakeStore()
-        bodies = bodies_of(store)
+        bodies = bodies_of()
         store.error = OSError("away")
         tasks = [asyncio.create_task(read(bodies, store, rows=1000)) for _ in range(3)]
         await store.started(1)
@@ -267,11 +269,30 @@ def test_a_reading_that_fails_fails_its_requests_and_neither_the_next_nor_its_tu
 def test_an_hour_that_has_no_rows_any_more_has_no_body() -> None:
     async def scenario() -> None:
         store = FakeStore()
-        bodies = bodies_of(store)
+        bodies = bodies_of()
         task = asyncio.create_task(read(bodies, store))
         await store.started(1)
         store.rows = 0
         store.reads[0].set()
         assert (await task).body is None
+
+    asyncio.run(scenario())
+
+
+def test_views_share_the_cache_and_never_a_reading_or_a_tag() -> None:
+    async def scenario() -> None:
+        bodies, stores = bodies_of(), [FakeStore(view=view) for view in ("one", "two")]
+        tasks = [asyncio.create_task(read(bodies, store)) for store in stores]
+        for store in stores:
+            await store.started(1)
+            store.reads[0].set()
+        one, two = [(await task).body for task in tasks]
+        assert one is not two
+        assert one.tag != two.tag
+        for entry in (one, two):
+            entry.release()
+            found = bodies.find(entry.tag)
+            assert found is entry
+            found.release()
 
     asyncio.run(scenario())

@@ -20,6 +20,7 @@ from flowagg_reader.core import (
     Pause,
     ReadHour,
     TopicGone,
+    UnknownView,
     Wanted,
     answer,
 )
@@ -235,3 +236,28 @@ def test_a_topic_that_was_made_again_is_never_compared() -> None:
     given = driver.run([Position("new", {0: 1}), {0: SEEN}, "kept"])
     assert (given.found.freshness.fresh, given.found.freshness.lag_records) == (False, UNKNOWN_LAG)
     assert driver.now == 0.0
+
+
+@pytest.mark.parametrize("consistency", list(Consistency))
+@pytest.mark.parametrize("seen", [{}, {0: Seen(None), 1: Seen(None)}], ids=["nothing", "no meta"])
+def test_a_view_that_nobody_has_begun_is_unknown_at_once(consistency: Consistency, seen: dict[int, Seen]) -> None:
+    driver = Driver(Wanted(query(consistency), view="other", named=True))
+    with pytest.raises(UnknownView):
+        driver.run([seen] if consistency is Consistency.EVENTUAL else [END, seen])
+    assert Pause not in driver.kinds
+
+
+def test_a_view_that_goes_while_a_read_waits_is_unknown_then() -> None:
+    driver = Driver(Wanted(query(), view="other", named=True))
+    with pytest.raises(UnknownView):
+        driver.run([END, {0: BEHIND}, {0: Seen(None)}])
+
+
+def test_the_readers_own_view_may_be_one_that_will_begin() -> None:
+    given = Driver(Wanted(query(Consistency.EVENTUAL), view="own")).run([{0: Seen(None)}])
+    assert (given.found.hour.rows, given.found.freshness.fresh) == (0, False)
+
+
+def test_two_views_never_share_a_tag_though_they_keep_the_same() -> None:
+    tags = {hour_of(HOUR, "", {0: part}, view).tag for part in (SEEN, Seen(META)) for view in ("one", "two")}
+    assert len(tags) == 4

@@ -14,6 +14,7 @@ KAFKA: Final = "KafkaReady"
 REDIS: Final = "RedisReady"
 CONSUMING: Final = "Consuming"
 SCALING: Final = "Scaling"
+VIEW_READY: Final = "ViewReady"
 _MESSAGE_CHARACTERS: Final = 1500
 
 
@@ -79,7 +80,7 @@ def updated(
         )
         if moved or known is None or known.get("reason") != verdict.reason:
             changes.append(Change(kind, verdict, str(known.get("status", "")) if known else ""))
-    order = {kind: place for place, kind in enumerate((READY, KAFKA, REDIS, CONSUMING, SCALING))}
+    order = {kind: place for place, kind in enumerate((READY, KAFKA, REDIS, CONSUMING, VIEW_READY, SCALING))}
     conditions.sort(key=lambda condition: order.get(condition["type"], len(order)))
     return conditions, changes
 

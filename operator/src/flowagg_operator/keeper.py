@@ -30,11 +30,14 @@ class Keeper:
             "writer": settings.writer_image,
             "reader": settings.reader_image,
             "consumer": settings.consumer_image,
+            "cli": settings.cli_image,
         }
         reconciler = Reconciler(
             api,
             settings.namespace,
-            Platform(images=images, image_pull_policy=settings.image_pull_policy),
+            Platform(
+                images=images, image_pull_policy=settings.image_pull_policy, job_seconds=settings.view_job_seconds
+            ),
             self._recorder,
             self._observation,
             self._observe,

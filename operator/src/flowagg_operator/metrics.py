@@ -40,6 +40,11 @@ COMMITTED_OFFSET = Gauge(
     "Offset that the view's group has committed in a partition; -1: none.",
     ["name", "partition"],
 )
+VIEW_LAG = Gauge(
+    "flowagg_operator_view_lag",
+    "Records that a view has not applied yet, over all partitions, by its positions in Redis.",
+    ["name", "view"],
+)
 MEMBERS = Gauge("flowagg_operator_group_members", "Members of the view's consumer group.", ["name"])
 
 ARRIVAL_RATE = Gauge("flowagg_operator_arrival_rate", "Records that arrive a second.", ["name"])

@@ -11,9 +11,22 @@ from flowagg_operator.resources import PLURALS, Object
 from flowagg_operator.services import service_name
 from flowagg_operator.spec import INSTANCE, MANAGED_BY, MANAGER, SERVERS, Owner
 
-_LISTED: Final = ("Deployment", "Service", "ServiceAccount", "PodDisruptionBudget", "Role", "RoleBinding", "Lease")
+_LISTED: Final = (
+    "Deployment",
+    "Service",
+    "ServiceAccount",
+    "PodDisruptionBudget",
+    "Role",
+    "RoleBinding",
+    "Lease",
+    "Job",
+)
 _KEPT_PURE: Final = frozenset({"Deployment", "Service", "PodDisruptionBudget"})
 """Kinds whose spec is the operator's alone. A Lease's is its holder's."""
+
+
+_WITH_ALL_BELOW: Final = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+"""As is the default for all kinds but Jobs, whose pods would stay."""
 
 
 class Refused(Exception):
@@ -48,6 +61,10 @@ class Objects:
         """An object as it is; None: there is none."""
         return self._live.get((kind, name))
 
+    def all(self, kind: str) -> list[Object]:
+        """All objects of a kind that are ours."""
+        return [found for (of, _), found in self._live.items() if of == kind]
+
     def apply(self, manifest: Object) -> Object:
         """Have an object as the manifest says; what it is then. Raises Refused where it belongs to somebody else."""
         kind, name = manifest["kind"], manifest["metadata"]["name"]
@@ -77,7 +94,7 @@ class Objects:
     def delete(self, kind: str, name: str) -> None:
         """Have an object gone."""
         try:
-            self._api.delete(self._path(kind, name))
+            self._api.delete(self._path(kind, name), body=_WITH_ALL_BELOW)
         except (NotFound, Conflict):
             return
         self._live.pop((kind, name), None)

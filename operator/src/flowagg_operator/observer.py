@@ -19,6 +19,7 @@ from flowagg_operator.kafka_look import KafkaClient, KafkaLook
 from flowagg_operator.lag import History, Snapshot
 from flowagg_operator.pods import account_name, digest_of
 from flowagg_operator.pods_look import PodClient, PodsLook
+from flowagg_operator.redis_look import RedisLook
 from flowagg_operator.scaler import Scaler
 from flowagg_operator.scaling_terms import Observation as Scene
 from flowagg_operator.secret_files import SecretData, SecretFiles
@@ -26,17 +27,22 @@ from flowagg_operator.settings import OperatorSettings
 from flowagg_operator.spec import INSTANCE, Owner, SecretRef, Spec
 from flowagg_operator.speed import Speeds
 from flowagg_operator.troubles import Trouble
+from flowagg_operator.views import Look, found_in, gate
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is looked at: a FlowAggregator with its Secrets, as the last pass read them."""
+    """What is looked at: a FlowAggregator with its Secrets, as the last pass read them.
+
+    views: names, the one that readers read first: what it had is compared with what another one has later.
+    """
 
     owner: Owner
     spec: Spec
     secrets: SecretData
+    views: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ class Observation:
     lag: int | None = None
     lag_seconds: float | None = None
     troubles: Mapping[str, tuple[Trouble, ...]] = field(default_factory=dict)
+    views: Look = field(default_factory=Look)
 
 
 class Observer:
@@ -77,6 +84,7 @@ class Observer:
         self._history_of: tuple[str, str, float] = ("", "", 0.0)
         self._shown: set[tuple[str, str, str, str]] = set()
         self._labels: tuple[str, str, str] | None = None
+        self._views_of = ""
         self.last = Observation()
         self._lock = threading.Lock()
         self._closed = False
@@ -89,7 +97,8 @@ class Observer:
     def _look(self, target: Target) -> Observation:
         began = time.perf_counter()
         kafka = self._look_at_kafka(target)
-        redis = self._look_at_redis(target)
+        found = self._look_at_redis(target)
+        redis = found.verdict
         pods = self._look_at_pods(target)
         for sentence in kafka.done:
             self._recorder.say(target.owner, "Normal", "TopicChanged", sentence)
@@ -111,9 +120,11 @@ class Observer:
             kafka.partitions,
             kafka.snapshot.total if kafka.snapshot is not None else None,
             None if seconds is None else round(seconds, 1),
-            {component: tuple(found) for component, found in pods.troubles.items()},
+            {component: tuple(said) for component, said in pods.troubles.items()},
+            views_of(target, kafka.snapshot, found),
         )
         self._publish(target, kafka.snapshot, pods.consumers)
+        self._publish_views(target.owner.name, self.last.views)
         metrics.LOOK_SECONDS.observe(time.perf_counter() - began)
         for name, verdict in (("kafka", kafka.verdict), ("redis", redis)):
             if not verdict.good:
@@ -135,6 +146,7 @@ class Observer:
         self._scaler.close()
         self._drop_client()
         self._withdraw()
+        metrics.VIEW_LAG.remove_by_labels({"name": self._views_of})
 
     def _look_at_kafka(self, target: Target) -> KafkaLook:
         spec = target.spec
@@ -165,14 +177,15 @@ class Observer:
             ),
         )
 
-    def _look_at_redis(self, target: Target) -> Verdict:
+    def _look_at_redis(self, target: Target) -> RedisLook:
         try:
-            return redis_look.look(self._redis_settings(target))
+            return redis_look.look(self._redis_settings(target), target.views)
         except UnicodeDecodeError:
-            return Verdict("False", "InvalidSettings", "spec.redis: a password in one of its Secrets is no UTF-8 text")
+            text = "spec.redis: a password in one of its Secrets is no UTF-8 text"
+            return RedisLook(Verdict("False", "InvalidSettings", text))
         except ValidationError as error:
             said = "; ".join(str(e["msg"]) for e in error.errors(include_input=False))
-            return Verdict("False", "InvalidSettings", f"spec.redis cannot be used: {said}")
+            return RedisLook(Verdict("False", "InvalidSettings", f"spec.redis cannot be used: {said}"))
 
     def _redis_settings(self, target: Target) -> RedisSettings:
         redis, secrets = target.spec.redis, target.secrets
@@ -262,6 +275,13 @@ class Observer:
         if exported:
             metrics.GROUP_LAG_SECONDS.labels(name, group).set(seconds)
 
+    def _publish_views(self, name: str, look: Look) -> None:
+        metrics.VIEW_LAG.remove_by_labels({"name": name})
+        for view, found in (look.found or {}).items():
+            if found.lag is not None and found.partitions:
+                metrics.VIEW_LAG.labels(name, view).set(found.lag)
+        self._views_of = name
+
     def _withdraw(self) -> None:
         for name, group, topic, partition in self._shown:
             metrics.LAG.remove(name, partition)
@@ -279,6 +299,20 @@ class Observer:
             metrics.GROUP_LAG_SECONDS.remove(name, group)
             metrics.GROUP_MEMBERS.remove(name, group)
             self._labels = None
+
+
+def views_of(target: Target, snapshot: Snapshot | None, redis: RedisLook) -> Look:
+    """What a look at Redis, after one at Kafka, says of the views."""
+    whole = None if snapshot is None else not any(snapshot.low.values())
+    if redis.views is None:
+        return Look(whole_log=whole)
+    ends = None if snapshot is None else snapshot.high
+    found = {name: found_in(one.metas, one.begun, ends) for name, one in redis.views.items()}
+    read, wanted = target.views[0] if target.views else "", target.spec.reader.view
+    before, after = redis.views.get(read), redis.views.get(wanted)
+    if read == wanted or before is None or after is None:
+        return Look(found, whole)
+    return Look(found, whole, gate(read, wanted, before.metas, after.metas))
 
 
 def group_of(snapshot: Snapshot | None, consumers: Consumers) -> tuple[str, int | None, Mapping[int, str] | None]:

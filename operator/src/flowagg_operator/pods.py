@@ -16,6 +16,8 @@ HASH: Final = "flowaggregator.io/secrets"
 """Annotation of the pods with the digest of the Secrets that are read once, at the start: another rolls them."""
 
 _FILES: Final = "/etc/flowagg"
+_OF_CONNECTIONS: Final = ("FLOWAGG_KAFKA_", "FLOWAGG_REDIS_", "FLOWAGG_SENTINEL_", "FLOWAGG_LOG_")
+"""Settings that all programs which reach Kafka and Redis have."""
 _MARGIN_SECONDS: Final = 10
 """What a pod gets to end beyond the times that it is given itself."""
 _DRAIN_SECONDS: Final = 5.0
@@ -30,19 +32,29 @@ ELECTION: Final = "flowaggregator.io/election"
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator was installed with. images: component -> image."""
+    """What the operator was installed with.
+
+    images: component -> image, and that of `cli`. job_seconds: longest time of a Job that clones or removes a view.
+    """
 
     images: dict[str, str]
     image_pull_policy: str = ""
+    job_seconds: int = 21_600
 
 
 def pod_template(
-    owner: Owner, spec: Spec, component: str, platform: Platform, secrets_digest: str, slices: Sequence[str]
+    owner: Owner,
+    spec: Spec,
+    component: str,
+    platform: Platform,
+    secrets_digest: str,
+    slices: Sequence[str],
+    view: str = "",
 ) -> dict[str, Any]:
     """The template of a component's pods.
 
     secrets_digest: of the Secrets that the component reads once. slices: the EndpointSlices that its active pod
-    writes; none: there is no election.
+    writes; none: there is no election. view: the one that they keep or read; empty: as the spec says.
     """
     part = part_of(spec, component)
     files = _files(spec, component)
@@ -65,7 +77,7 @@ def pod_template(
             {
                 "name": component,
                 "image": part.image or platform.images[component],
-                "env": environment(owner, spec, component, slices),
+                "env": environment(owner, spec, component, slices, view),
                 "ports": [{"name": PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
                 "resources": part.resources,
                 "securityContext": {
@@ -97,7 +109,9 @@ def pod_template(
     return {"metadata": metadata, "spec": pod}
 
 
-def environment(owner: Owner, spec: Spec, component: str, slices: Sequence[str]) -> list[dict[str, Any]]:
+def environment(
+    owner: Owner, spec: Spec, component: str, slices: Sequence[str], view: str = ""
+) -> list[dict[str, Any]]:
     """The settings of a component as variables; those of the spec's env come last."""
     part = part_of(spec, component)
     own: dict[str, str] = {"FLOWAGG_PORT": str(PORT)}
@@ -106,11 +120,11 @@ def environment(owner: Owner, spec: Spec, component: str, slices: Sequence[str])
         own["FLOWAGG_KEYED_PARTITIONS"] = str(spec.kafka.topic.keyed_partitions)
     else:
         own |= _redis(spec)
-        own["FLOWAGG_VIEW"] = spec.reader.view if component == "reader" else spec.view.name
+        own["FLOWAGG_VIEW"] = view or (spec.reader.view if component == "reader" else spec.view.name)
     if component == "consumer":
         own["FLOWAGG_DEAD_LETTER_TOPIC"] = spec.kafka.topic.dead_letters
-        if spec.view.retention.hours is not None:
-            own["FLOWAGG_RETENTION_HOURS"] = f"{spec.view.retention.hours:.10g}"
+        if (hours := spec.retention(own["FLOWAGG_VIEW"]).hours) is not None:
+            own["FLOWAGG_RETENTION_HOURS"] = f"{hours:.10g}"
     elif (tokens := spec.access.tokens_secret_ref) is not None:
         own["FLOWAGG_TOKENS_FILE"] = f"{_FILES}/access/{tokens.key}"
     given = {variable.name: variable.value for variable in part.env}
@@ -120,6 +134,13 @@ def environment(owner: Owner, spec: Spec, component: str, slices: Sequence[str])
     if slices:
         variables += _election(owner, spec, component, slices)
     return variables + [{"name": name, "value": value} for name, value in given.items()]
+
+
+def job_environment(spec: Spec) -> list[dict[str, Any]]:
+    """The settings of a Job of the command: where Kafka and Redis are, as the consumers have it."""
+    own = {**_kafka(spec), **_redis(spec)}
+    own |= {one.name: one.value for one in spec.consumer.env if one.name.startswith(_OF_CONNECTIONS)}
+    return [{"name": name, "value": value} for name, value in own.items()]
 
 
 def part_of(spec: Spec, component: str) -> Component:

@@ -13,6 +13,8 @@ from flowagg_operator.pods import PORT
 from flowagg_operator.spec import COMPONENTS
 from flowagg_operator.speed import Worked
 from flowagg_operator.troubles import Trouble, is_ready, is_running, trouble
+from flowagg_operator.view_objects import CONSUMER as VIEW_CONSUMER
+from flowagg_operator.view_objects import view_of
 
 _AT_A_TIME: Final = 8
 _MOST_BYTES: Final = 4 * 2**20
@@ -22,7 +24,8 @@ _COMPONENT: Final = "app.kubernetes.io/component"
 
 @dataclass(frozen=True, slots=True)
 class PodsLook:
-    """What was found: component -> what its pods complain of; and what the consumers say."""
+    """What was found: component, or key_of a further view, -> what its pods complain of; and what the first view's
+    consumers say."""
 
     troubles: Mapping[str, Sequence[Trouble]]
     consumers: Consumers
@@ -49,7 +52,8 @@ class PodClient:
         """Ask the pods that run: consumers all, the others where they are not ready."""
         asked = [pod for pod in pods if is_running(pod) and (_component(pod) == "consumer" or not is_ready(pod))]
         said = dict(zip((_name(pod) for pod in asked), self._threads.map(self._ask, asked), strict=True))
-        troubles = {component: _troubles(pods, component, said) for component in COMPONENTS}
+        keys = dict.fromkeys((*COMPONENTS, *(_key(pod) for pod in pods if _component(pod) == VIEW_CONSUMER)))
+        troubles = {key: _troubles(pods, key, said) for key in keys}
         return PodsLook(troubles, _consumers([pod for pod in asked if _component(pod) == "consumer"], said))
 
     def close(self) -> None:
@@ -78,17 +82,23 @@ class PodClient:
         return body
 
 
-def _troubles(pods: Sequence[Mapping[str, Any]], component: str, said: Mapping[str, _Said]) -> list[Trouble]:
+def key_of(view: str) -> str:
+    """Under which the troubles of a further view's consumers are found."""
+    return f"{VIEW_CONSUMER}/{view}"
+
+
+def _troubles(pods: Sequence[Mapping[str, Any]], key: str, said: Mapping[str, _Said]) -> list[Trouble]:
     found = []
     for pod in pods:
-        if _component(pod) != component or is_ready(pod):
+        if _key(pod) != key or is_ready(pod):
             continue
         text = trouble(pod)
         answer = said.get(_name(pod))
         if text:
             found.append(Trouble(text, lasting=True))
         elif answer is not None and answer.checks:
-            stopped = stops_in(_name(pod), answer.checks)
+            # Of a further view no other condition tells which partitions are stopped, and why.
+            stopped = stops_in(_name(pod), answer.checks) if key in COMPONENTS else []
             others = {f"partition_{stop.partition}" for stop in stopped}
             parts = [f"{name}: {state}" for name, state in answer.checks.items() if name not in others]
             if stopped:
@@ -96,7 +106,8 @@ def _troubles(pods: Sequence[Mapping[str, Any]], component: str, said: Mapping[s
             said_itself = "; ".join(parts)
             if len(said_itself) > _SAID_CHARACTERS:
                 said_itself = said_itself[: _SAID_CHARACTERS - 4] + " ..."
-            found.append(Trouble(f"pod {_name(pod)}: {said_itself}", lasting=False))
+            lasting = key not in COMPONENTS and bool(stops_in(_name(pod), answer.checks))
+            found.append(Trouble(f"pod {_name(pod)}: {said_itself}", lasting))
     return found
 
 
@@ -121,6 +132,11 @@ def _consumers(pods: Sequence[Mapping[str, Any]], said: Mapping[str, _Said]) -> 
 
 def _component(pod: Mapping[str, Any]) -> str:
     return str((pod["metadata"].get("labels") or {}).get(_COMPONENT, ""))
+
+
+def _key(pod: Mapping[str, Any]) -> str:
+    component = _component(pod)
+    return key_of(view_of(pod)) if component == VIEW_CONSUMER else component
 
 
 def _name(pod: Mapping[str, Any]) -> str:

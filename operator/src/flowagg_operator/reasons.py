@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from flowagg_operator.conditions import CONSUMING, KAFKA, READY, REDIS, SCALING
+from flowagg_operator.conditions import CONSUMING, KAFKA, READY, REDIS, SCALING, VIEW_READY
 
 REASONS: Final[Mapping[str, Mapping[str, str]]] = {
     READY: {
@@ -47,6 +47,21 @@ REASONS: Final[Mapping[str, Mapping[str, str]]] = {
         "PartitionStopped": "A consumer has stopped partitions, since going on could make totals wrong: "
         "docs/guides/stopped-partitions.md.",
         "StalledPartition": "Records wait in a partition and none was applied for a minute. The message names its pod.",
+    },
+    VIEW_READY: {
+        "Serving": "Readers read spec.reader.view, and every view of spec.views is kept.",
+        "Building": "A view is not there yet; the message says what is waited for. Readers go on with the former one.",
+        "CatchingUp": "Readers go on with the former view until the new one has applied as much in every partition. "
+        "The message says how far it is.",
+        "Incomplete": "The new view lacks records that the former one has: make it as a clone, or set the annotation "
+        "flowaggregator.io/read-now to its name: docs/guides/views.md.",
+        "OtherTopic": "The new view counts in another topic than the former one. Where that is wanted so, set the "
+        "annotation flowaggregator.io/read-now to its name.",
+        "CloneFailed": "The Job that makes a view from another, or that removes its former data, has failed. The "
+        "message names it: look at its log, mend the cause and delete the Job, and it is tried again.",
+        "RemovalFailed": "The same of the Job that removes a view which spec.views no longer names.",
+        "NotApplied": "A view lacks consumers that are ready: what it holds is right, and falls behind. Ready does not "
+        "follow it unless it is the first view.",
     },
     SCALING: {
         "Automatic": "The lag decides how many consumers there are; status.autoscaling says by which numbers.",

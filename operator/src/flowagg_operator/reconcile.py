@@ -7,7 +7,7 @@ import logging
 import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from flowagg_operator.conditions import (
     READY,
     REDIS,
     SCALING,
+    VIEW_READY,
     Change,
     Verdict,
     recalled,
@@ -47,12 +48,15 @@ from flowagg_operator.spec import (
     owner_of,
     read_spec,
 )
+from flowagg_operator.view_keeper import ViewKeeper, ViewsPass
+from flowagg_operator.views import READ_NOW, kept_in, looked_at, read_view
+from flowagg_operator.views import judge as judge_views
 
 _log = logging.getLogger(__name__)
 
 _CHANGE_TIME: Final = timedelta(seconds=120)
 """For which pods that are not ready after a change of the spec are taken to be on their way."""
-_NO_WARNING: Final = frozenset({"Reconciling", "Paused", "Waiting", "ManualOverride"})
+_NO_WARNING: Final = frozenset({"Reconciling", "Paused", "Waiting", "ManualOverride", "Building", "CatchingUp"})
 """Reasons that are somebody's wish, or that follow from what another condition says."""
 _SOON_SECONDS: Final = 1.0
 """To the next pass while a Service's way changes."""
@@ -68,8 +72,12 @@ class _Pass:
     spec: Spec
     generation: int
     status: Mapping[str, Any]
+    override: str = ""
     problem: str = ""
     soon: bool = False
+    again: bool = False
+    views: ViewsPass | None = None
+    further: Mapping[str, Object] = field(default_factory=dict)
 
 
 class Reconciler:
@@ -93,6 +101,7 @@ class Reconciler:
         self._observation = observation
         self._observe = observe
         self._now = now
+        self._views = ViewKeeper(api, platform, observation)
 
     def run(self, name: str) -> float | None:
         """Make a pass. Returns the seconds to the next one, where that is soon. Raises KubernetesError."""
@@ -126,25 +135,29 @@ class Reconciler:
             verdict = Verdict("False", "InvalidSpec", text)
             self._write_status(owner, status, generation, {READY: verdict}, {})
             return None
-        work, objects = _Pass(owner, spec, generation, status), Objects(self._api, owner)
+        override = (resource["metadata"].get("annotations") or {}).get(READ_NOW, "")
+        work, objects = _Pass(owner, spec, generation, status, override), Objects(self._api, owner)
         try:
             facts = self._bring_about(work, objects)
         except (Invalid, Forbidden, Refused) as error:
             facts = Facts(problem=str(error))
         finally:
             self._say_changes(owner, objects.changes)
-        # 7. What it has come to.
+        # 8. What it has come to.
         self._report(work, facts)
         if work.soon:
             return _SOON_SECONDS
-        return _AGAIN_SECONDS if facts.problem else None
+        return _AGAIN_SECONDS if facts.problem or work.again else None
 
     def _bring_about(self, work: _Pass, objects: Objects) -> Facts:
         owner, spec = work.owner, work.spec
         # 2. The Secrets. Without them the pods that are there are left as they are.
         secrets = self._secrets(work)
         complete = not work.problem
-        self._observe(owner.name, Target(owner, spec, secrets) if complete else None)
+        kept = kept_in(work.status)
+        read = read_view(spec.reader.view, kept.read, "")
+        target = Target(owner, spec, secrets, looked_at(spec, kept, read))
+        self._observe(owner.name, target if complete else None)
         digests = {c: _digest(secrets, spec, c) for c in COMPONENTS} if complete else None
         # 3. What is there, and how the Services lead.
         objects.read()
@@ -156,18 +169,34 @@ class Reconciler:
             c: see(objects.get("Service", service_name(owner, c)), objects.slices[c], deployment(c)) for c in SERVERS
         }
         plans = {c: plan(spec.server(c).mode, seen[c]) for c in SERVERS}
-        # 4. The Services, whose addresses the slices need; then everything else.
+        # 4. What becomes of each view. What readers read is kept first: whoever goes on after a death between here and
+        # the Deployment never has them go back.
+        views = work.views = self._views.plan(work.status, work.override, owner, spec, objects)
+        if views.read != kept.read:
+            self._api.merge(
+                path(API_VERSION, PLURAL, owner.namespace, owner.name, "status"),
+                {"status": {"readView": views.read}},
+                field_manager=MANAGER,
+            )
+            if kept.read:
+                note = f"readers change over from view {kept.read} to {views.read}"
+                self._recorder.say(owner, "Normal", "ReadersSwitched", note, repeats=True)
+        # 5. The Services, whose addresses the slices need; then everything else.
         addresses = {}
         for manifest in services(owner, plans):
             found = objects.apply(manifest)
             families = tuple(found["spec"].get("ipFamilies") or ("IPv4",))
             addresses[found["metadata"]["name"]] = Address(found["metadata"]["uid"], families)
-        for manifest in others(owner, spec, self._platform, plans, addresses, digests):
+        for manifest in others(owner, spec, self._platform, plans, addresses, digests, views.serving(spec)):
             objects.apply(manifest)
-        # 5. What is not wanted any more.
+        if complete:
+            self._views.begin_jobs(owner, spec, views, objects)
+        # 6. What is not wanted any more.
         self._remove(objects, owner, plans)
+        work.further = self._views.remove(owner, spec, views, objects)
+        work.again = views.waits
         work.soon = any(self._on_the_way(plans[c], spec.server(c).mode) for c in SERVERS)
-        # 6. What came of it.
+        # 7. What came of it.
         return Facts(
             problem=work.problem,
             changing=is_changing(work.status, work.generation, self._now()),
@@ -233,12 +262,16 @@ class Reconciler:
             KAFKA: kafka,
             REDIS: redis,
             CONSUMING: recalled(observation.consuming, known_before, CONSUMING),
+            VIEW_READY: self._views_verdict(work, observation),
             SCALING: recalled(observation.scaling, known_before, SCALING),
         }
         known: dict[str, Any] = {}
+        if work.views is not None:
+            known["views"] = work.views.entries(observation.views)
+            known["readView"] = work.views.read
         if facts.deployments:
             consumer = (facts.deployments.get("consumer") or {}).get("status") or {}
-            known = {
+            known |= {
                 "replicas": consumer.get("replicas", 0),
                 "readyReplicas": consumer.get("readyReplicas", 0),
                 "selector": ",".join(f"{key}={value}" for key, value in owner.selector("consumer").items()),
@@ -250,8 +283,16 @@ class Reconciler:
                 "lag": observation.lag,
                 "lagSeconds": observation.lag_seconds,
             }
-        show_replicas(owner.name, facts.deployments)
+        show_replicas(owner.name, {**facts.deployments, **{f"consumer-{view}": d for view, d in work.further.items()}})
         self._write_status(owner, work.status, work.generation, verdicts, known)
+
+    @staticmethod
+    def _views_verdict(work: _Pass, observation: Observation) -> Verdict:
+        before = work.status.get("conditions") or []
+        found = NOT_LOOKED
+        if work.views is not None:
+            found = judge_views(work.spec, work.views.read, observation.views, work.views.plans)
+        return recalled(found, before, VIEW_READY)
 
     def _write_status(
         self,

@@ -1,30 +1,75 @@
-"""Redis as the operator sees it: whether there is a master that can be written to.
+"""Redis as the operator sees it: whether there is a master that can be written to, and how far its views are.
 
 Every call is bounded; what goes wrong is a verdict, never an exception.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
 import redis.sentinel
 from flowagg.redis_client import connect
 from flowagg.settings import RedisSettings
+from flowagg.view import DamagedView, Meta, decode_meta, meta_key, partitions_key
 
 from flowagg_operator.conditions import Verdict
+
+_log = logging.getLogger(__name__)
 
 _NEARLY_FULL: Final = 0.9
 _AUTHENTICATION: Final = ("WRONGPASS", "NOAUTH", "NOPERM", "invalid username-password", "Authentication required")
 
 
-def look(settings: RedisSettings) -> Verdict:
-    """A look at the master, on a connection of its own: it may have moved since the last one."""
+@dataclass(frozen=True, slots=True)
+class ViewMetas:
+    """A view as Redis has it. begun: how many partitions its list names. metas: partition -> its meta."""
+
+    begun: int
+    metas: Mapping[int, Meta]
+
+
+@dataclass(frozen=True, slots=True)
+class RedisLook:
+    """What a look found. views: by name, each read after the one before; one that is damaged is missing. None: no
+    master answered."""
+
+    verdict: Verdict
+    views: Mapping[str, ViewMetas] | None = None
+
+
+def look(settings: RedisSettings, views: Sequence[str] = ()) -> RedisLook:
+    """A look at the master, on a connection of its own: it may have moved since the last one.
+
+    views: names, which are read in this order.
+    """
     try:
         with connect(settings, "operator") as client:
-            found = {**_info(client, "replication"), **_info(client, "memory")}
+            info = {**_info(client, "replication"), **_info(client, "memory")}
+            found: dict[str, ViewMetas] = {}
+            for name in views:
+                try:
+                    found[name] = _view(client, name)
+                except DamagedView as error:
+                    _log.warning("a view is damaged", extra={"view": name, "reason": str(error)})
     except redis.RedisError as error:
-        return _failed(settings, error)
-    return judge(found, settings.redis_master_name if settings.redis_sentinels else settings.redis_url)
+        return RedisLook(_failed(settings, error))
+    verdict = judge(info, settings.redis_master_name if settings.redis_sentinels else settings.redis_url)
+    # A replica, or a master that was replaced, shows the views as they were.
+    return RedisLook(verdict, None if verdict.reason == "NoMaster" else found)
+
+
+def _view(client: redis.Redis, name: str) -> ViewMetas:
+    """The view's partitions and their metas. Raises RedisError, DamagedView."""
+    members: Any = client.smembers(partitions_key(name))
+    numbers = sorted(map(int, members))
+    with client.pipeline(transaction=False) as pipeline:
+        for number in numbers:
+            pipeline.hgetall(meta_key(name, number))
+        replies = pipeline.execute() if numbers else []
+    read = {number: decode_meta(reply) for number, reply in zip(numbers, replies, strict=True)}
+    return ViewMetas(len(numbers), {number: meta for number, meta in read.items() if meta is not None})
 
 
 def _info(client: redis.Redis, section: str) -> dict[str, Any]:

@@ -38,6 +38,17 @@ class OperatorSettings(Settings):
     consumer_image: str = Field(
         "", validate_default=True, min_length=1, description="Image of consumers whose FlowAggregator names none."
     )
+    cli_image: str = Field(
+        "",
+        description="Image of the flowagg command, for the Jobs that clone and remove views; empty: views are neither "
+        "cloned nor removed, and status says so.",
+    )
+    view_job_seconds: int = Field(
+        21_600,
+        ge=60,
+        le=604_800,
+        description="Longest time that a Job which clones or removes a view may take, in seconds; past it, it fails.",
+    )
     image_pull_policy: str = Field(
         "",
         pattern="^(|Always|IfNotPresent|Never)$",

@@ -7,6 +7,10 @@ import msgspec
 
 Mode = Literal["ActivePassive", "ActiveActive"]
 """Whether one replica serves while the others stand by, or all of them serve."""
+Source = Literal["Auto", "Log", "Clone"]
+"""What a new view is made of: the log, another view, or the log where it is whole and else another view."""
+DeletionPolicy = Literal["Retain", "Delete"]
+"""What becomes of a view's data once the spec no longer names it."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -147,6 +151,10 @@ class View(_Part, frozen=True, kw_only=True):
 
     name: str
     retention: Retention = Retention()
+    source: Source = "Auto"
+    clone_from: str = ""
+    deletion_policy: DeletionPolicy = "Retain"
+    replicas: int | None = None
 
     @property
     def group(self) -> str:
@@ -176,8 +184,12 @@ class Spec(_Part, frozen=True, kw_only=True):
 
     @property
     def view(self) -> View:
-        """The one view."""
+        """The first view: its consumers are scaled."""
         return self.views[0]
+
+    def retention(self, view: str) -> Retention:
+        """How long a view keeps its hours."""
+        return next((one.retention for one in self.views if one.name == view), Retention())
 
     def server(self, component: str) -> Server:
         """The writer's or the reader's part."""

@@ -11,9 +11,15 @@ _PROGRESS_SECONDS: Final = 120
 
 
 def deployment(
-    owner: Owner, spec: Spec, component: str, platform: Platform, secrets_digest: str, slices: Sequence[str]
+    owner: Owner,
+    spec: Spec,
+    component: str,
+    platform: Platform,
+    secrets_digest: str,
+    slices: Sequence[str],
+    view: str = "",
 ) -> dict[str, Any]:
-    """A component's Deployment. For secrets_digest and slices: pod_template."""
+    """A component's Deployment. For secrets_digest, slices and view: pod_template."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -25,7 +31,7 @@ def deployment(
             "selector": {"matchLabels": owner.selector(component)},
             # A new pod is ready before an old one goes.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": pod_template(owner, spec, component, platform, secrets_digest, slices),
+            "template": pod_template(owner, spec, component, platform, secrets_digest, slices, view),
         },
     }
 

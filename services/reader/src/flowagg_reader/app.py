@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import redis
@@ -36,19 +36,19 @@ from flowagg_reader.core import (
     Pause,
     ReadHour,
     TopicGone,
+    UnknownView,
     Wanted,
     answer,
 )
 from flowagg_reader.etag import Held, etag
-from flowagg_reader.hour import Seen
 from flowagg_reader.log import Log
-from flowagg_reader.lookup import Ends, JoinedLookups
-from flowagg_reader.pace import Pace
+from flowagg_reader.lookup import Ends
 from flowagg_reader.query import Consistency, parse_query
 from flowagg_reader.response import EntryResponse, HeadResponse
 from flowagg_reader.settings import ReaderSettings
 from flowagg_reader.store import Store
 from flowagg_reader.union import EMPTY
+from flowagg_reader.views import View, Views
 
 _log = logging.getLogger(__name__)
 
@@ -67,14 +67,9 @@ class Flows:
         self._settings = settings
         self._access = access
         self._ends = Ends(log.end, time.monotonic)
-        self._looks: JoinedLookups[Look, Mapping[int, Seen]] = JoinedLookups(
-            lambda look: store.look(look.partitions, look.hour)
-        )
-        self._pace = Pace()
+        self._views = Views(settings.view, store, settings.max_views)
         self._waiting = 0
-        self._bodies = Bodies(
-            store.read_hour, settings.body_cache_bytes, settings.max_large_reads, settings.large_read_rows
-        )
+        self._bodies = Bodies(settings.body_cache_bytes, settings.max_large_reads, settings.large_read_rows)
 
     async def get(self, request: Request) -> Response:
         """Answer one GET: the hour's rows, or a problem document."""
@@ -100,10 +95,13 @@ class Flows:
                 headers=RETRY_LATER,
             )
         held = Held(request.headers.getlist("if-none-match"))
+        view = self._views.get(query.view)
+        head = request.method == "HEAD"
+        wanted = Wanted(query, access.scope, held, head=head, view=view.name, named=not view.own)
         self._waiting += 1
         try:
             async with asyncio.timeout(self._settings.get_timeout_seconds):
-                return await self._answer(Wanted(query, access.scope, held, head=request.method == "HEAD"), access)
+                return await self._answer(wanted, view, access)
         except redis.RedisError as error:
             _log.warning("redis failed", extra={"reason": f"{type(error).__name__}: {error}"})
             raise Problem(
@@ -119,19 +117,27 @@ class Flows:
         except NotFresh as error:
             metrics.STALE.inc()
             raise Problem(503, f"{error}.", headers=RETRY_LATER) from None
+        except UnknownView:
+            self._views.gone(view)
+            raise Problem(
+                404,
+                f"view: there is no view {view.name!r}. Leave the parameter out for the view that this reader is for, "
+                "or name one that is kept: status.views of the FlowAggregator has their names.",
+                headers=NOT_FRESH,
+            ) from None
         except TopicGone as error:
             raise Problem(410, f"{error}: its records are gone with it.", headers=NOT_FRESH) from None
         finally:
             self._waiting -= 1
 
-    async def _answer(self, wanted: Wanted, access: Access) -> Response:
-        steps = answer(wanted, iter(time.monotonic, None), self._settings.fresh_wait_seconds, self._pace)
+    async def _answer(self, wanted: Wanted, view: View, access: Access) -> Response:
+        steps = answer(wanted, iter(time.monotonic, None), self._settings.fresh_wait_seconds, view.pace)
         entry: Entry | None = None
         try:
             effect = next(steps)
             while True:
                 try:
-                    reply = await self._carry_out(effect, access)
+                    reply = await self._carry_out(effect, view, access)
                 except LogAway as error:
                     effect = steps.throw(error)
                     continue
@@ -150,16 +156,19 @@ class Flows:
             if entry is not None:
                 entry.release()
 
-    async def _carry_out(self, effect: Effect, access: Access) -> object:
+    async def _carry_out(self, effect: Effect, view: View, access: Access) -> object:
         match effect:
             case LookUpEnd():
                 return await self._look_up_end()
             case Look():
-                return await self._looks.get(effect)
+                seen = await view.looks.get(effect)
+                if any(part.meta is not None for part in seen.values()):
+                    self._views.found(view)
+                return seen
             case FindBody():
                 return self._bodies.find(effect.tag)
             case ReadHour():
-                return await self._bodies.read(effect.partitions, effect.hour, effect.tag, effect.rows, access)
+                return await self._bodies.read(view.store, view.name, effect, access)
             case Pause():
                 await asyncio.sleep(effect.seconds)
                 return None

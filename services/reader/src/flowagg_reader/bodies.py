@@ -3,25 +3,37 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from flowagg_reader import metrics
 from flowagg_reader.access import Access
 from flowagg_reader.cache import Cache, Entry
-from flowagg_reader.core import HourRead
+from flowagg_reader.core import HourRead, ReadHour
 from flowagg_reader.hour import Seen, hour_of
 from flowagg_reader.union import Body, render
 
 PartitionTotals = tuple[Seen, list[bytes]]
 """What one atomic call has shown of a partition, and its totals of the hour: field, totals, field, totals, ..."""
-ReadTotals = Callable[[Iterable[int], int], Awaitable[Mapping[int, PartitionTotals]]]
+
+
+class Source(Protocol):
+    """Where the totals of a view are read."""
+
+    async def read_hour(self, partitions: Iterable[int], hour: int) -> Mapping[int, PartitionTotals]:
+        """What the partitions hold of the hour."""
+
+
+_Key = tuple[str, int, str]
+"""View, hour, scope."""
 
 
 @dataclass(slots=True)
 class _Flight:
     """A read and its rendering. tag: the expected one. rows: by which it is a large one. waiting: for it."""
 
+    source: Source
     tag: str
     partitions: frozenset[int]
     rows: int
@@ -38,17 +50,16 @@ class Bodies:
     have; the others join the next to start, so each gets totals that were read after it asked. Either way
     the core judges what it gets by the reply it was read from.
 
-    Memory: the cache's bytes, and what max_large_reads large hours need while they are read and
+    All views share the memory: the cache's bytes, and what max_large_reads large hours need while they are read and
     rendered, or sent where the cache has no room for them. Small hours wait for nobody.
     """
 
-    def __init__(self, read: ReadTotals, cache_bytes: int, max_large_reads: int, large_read_rows: int) -> None:
-        self._read = read
+    def __init__(self, cache_bytes: int, max_large_reads: int, large_read_rows: int) -> None:
         self._cache = Cache(cache_bytes)
         self._turns = asyncio.Semaphore(max_large_reads)
         self._rendering = asyncio.Lock()
         self._large_rows = large_read_rows
-        self._flights: dict[tuple[int, str], _Flight] = {}
+        self._flights: dict[_Key, _Flight] = {}
 
     def find(self, tag: str) -> Entry | None:
         """The body of a tag, held for the caller, who releases it; None where it is not there."""
@@ -56,15 +67,16 @@ class Bodies:
         metrics.BODIES.labels("missed" if entry is None else "cached").inc()
         return None if entry is None else entry.hold()
 
-    async def read(self, partitions: frozenset[int], hour: int, tag: str, rows: int, access: Access) -> HourRead:
-        """What the partitions hold of the hour, and its body: an Entry held for the caller, None without rows.
+    async def read(self, source: Source, view: str, wanted: ReadHour, access: Access) -> HourRead:
+        """What the view's partitions hold of the hour, and its body: an Entry held for the caller, None without rows.
 
         Raises what reading raises, DamagedView.
         """
-        key = (hour, access.scope)
+        partitions, tag, rows = wanted.partitions, wanted.tag, wanted.rows
+        key = (view, wanted.hour, access.scope)
         flight = self._flights.get(key)
         if flight is None or (flight.started and flight.tag != tag):
-            flight = self._start(key, _Flight(tag, partitions, rows), access)
+            flight = self._start(key, _Flight(source, tag, partitions, rows), access)
         elif not flight.started:
             flight.partitions |= partitions
             flight.rows = max(flight.rows, rows)
@@ -79,13 +91,13 @@ class Bodies:
             if not flight.waiting:
                 self._end(key, flight)
 
-    def _start(self, key: tuple[int, str], flight: _Flight, access: Access) -> _Flight:
+    def _start(self, key: _Key, flight: _Flight, access: Access) -> _Flight:
         before = self._flights.get(key)
         self._flights[key] = flight
         flight.task = asyncio.create_task(self._fly(key, flight, access, before))
         return flight
 
-    def _end(self, key: tuple[int, str], flight: _Flight) -> None:
+    def _end(self, key: _Key, flight: _Flight) -> None:
         """Nobody waits any more: an abandoned reading must neither be joined nor keep others from their turn."""
         self._forget(key, flight)
         flight.task.cancel()
@@ -93,32 +105,33 @@ class Bodies:
             flight.entry.release()
             flight.entry = None
 
-    async def _fly(self, key: tuple[int, str], flight: _Flight, access: Access, before: _Flight | None) -> HourRead:
+    async def _fly(self, key: _Key, flight: _Flight, access: Access, before: _Flight | None) -> HourRead:
         try:
             if before is not None:
                 await asyncio.wait([before.task])
             if flight.rows <= self._large_rows:
-                return await self._read_and_render(key[0], flight, access, None)
+                return await self._read_and_render(key, flight, access, None)
             await self._turns.acquire()
             turn = _Turn(self._turns.release)
             try:
-                return await self._read_and_render(key[0], flight, access, turn)
+                return await self._read_and_render(key, flight, access, turn)
             finally:
                 turn.leave()
         finally:
             self._forget(key, flight)
 
-    def _forget(self, key: tuple[int, str], flight: _Flight) -> None:
+    def _forget(self, key: _Key, flight: _Flight) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
 
-    async def _read_and_render(self, hour: int, flight: _Flight, access: Access, turn: "_Turn | None") -> HourRead:
+    async def _read_and_render(self, key: _Key, flight: _Flight, access: Access, turn: "_Turn | None") -> HourRead:
+        view, hour, _ = key
         flight.started = True
-        parts = await self._read(flight.partitions, hour)
+        parts = await flight.source.read_hour(flight.partitions, hour)
         seen = {number: part for number, (part, _) in parts.items()}
         totals = [flat for _, flat in parts.values()]
         del parts
-        found = hour_of(hour, access.scope, seen)
+        found = hour_of(hour, access.scope, seen, view)
         if not found.rows:
             return HourRead(seen, None)
         # One large hour at a time: several would each take a slice in every round of the event loop.

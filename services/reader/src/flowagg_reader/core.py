@@ -29,6 +29,10 @@ class TopicGone(FlowaggError):
     """The position of `after` is of a topic that no longer exists."""
 
 
+class UnknownView(FlowaggError):
+    """There is no view of that name."""
+
+
 @dataclass(frozen=True, slots=True)
 class HourRead:
     """What was seen of the partitions in the calls that have read the totals, and the body of those totals.
@@ -87,13 +91,16 @@ Effect = LookUpEnd | Look | FindBody | ReadHour | Pause
 class Wanted:
     """What a client asks for.
 
-    scope: what it may see, which goes into the tag. held: the tags it has answers of. head: it wants no body.
+    scope: what it may see, which goes into the tag, as the view's name does. held: the tags it has answers of. head:
+    it wants no body. named: it asks for a view by a name that need not be one.
     """
 
     query: Query
     scope: str = ""
     held: Held = field(default_factory=Held)
     head: bool = False
+    view: str = ""
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,8 @@ class Answer:
 
 
 def answer(wanted: Wanted, now: Iterable[float], wait_seconds: float, pace: Pace) -> Generator[Effect, Any, Answer]:
-    """Answer a GET. now: the clock, as an endless iterable. Raises NotFresh, TopicGone, DamagedView.
+    """Answer a GET. now: the clock, as an endless iterable. Raises NotFresh, TopicGone, UnknownView,
+    DamagedView.
 
     A body that is kept is served only for the tag of an atomic reply, and with what that reply has shown.
     """
@@ -141,7 +149,11 @@ def answer(wanted: Wanted, now: Iterable[float], wait_seconds: float, pace: Pace
 
     while True:
         pause = _PAUSES_SECONDS[min(turn, len(_PAUSES_SECONDS) - 1)]
-        found = judged((yield Look(partitions, query.hour)))
+        seen: Mapping[int, Seen] = yield Look(partitions, query.hour)
+        if wanted.named and all(part.meta is None for part in seen.values()):
+            # Nobody has begun it, or it was removed meanwhile. The reader's own view may be one that will begin.
+            raise UnknownView("there is no view of that name")
+        found = judged(seen)
         if query.after is None:
             positions = {number: part.meta.position for number, part in found.seen.items() if part.meta is not None}
             pace.observe(next(clock), positions, found.lags)
@@ -196,7 +208,7 @@ def _with_body(
 
 
 def _judged(wanted: Wanted, required: Position | None, end: Position | None, seen: Mapping[int, Seen]) -> Found:
-    hour = hour_of(wanted.query.hour, wanted.scope, seen)
+    hour = hour_of(wanted.query.hour, wanted.scope, seen, wanted.view)
     unknown = Found(seen, hour, Freshness(fresh=False, lag_records=UNKNOWN_LAG), {})
     if required is None:
         return unknown

@@ -7,7 +7,7 @@ from typing import Final
 
 from flowagg.view import DamagedView, HourMark, Meta
 
-_FORM: Final = "1"
+_FORM: Final = "2"
 """Of the rows; another one makes all tags new."""
 
 
@@ -38,8 +38,10 @@ class Hour:
     incomplete: bool
 
 
-def hour_of(hour: int, scope: str, seen: Mapping[int, Seen]) -> Hour:
+def hour_of(hour: int, scope: str, seen: Mapping[int, Seen], view: str = "") -> Hour:
     """The hour in these partitions, each seen in an atomic call of its own. scope: what may be seen of it.
+
+    view: its name, so that two views never share a tag: one may keep an hour that has expired in the other.
 
     Equal tags mean equal rows: what is stored at a position is a function of the log, and the hour's
     part of it changes only with a record of the hour, which moves its mark. So a partition's rows follow
@@ -68,6 +70,6 @@ def hour_of(hour: int, scope: str, seen: Mapping[int, Seen]) -> Hour:
     metas = [part.meta for part in seen.values() if part.meta is not None]
     incomplete = any(meta.incomplete for meta in metas)
     expired = hour < max((meta.floor for meta in metas), default=0)
-    named = (_FORM, hour, scope, incomplete, expired, [] if expired else parts)
+    named = (_FORM, view, hour, scope, incomplete, expired, [] if expired else parts)
     tag = hashlib.blake2b(repr(named).encode(), digest_size=16).hexdigest()
     return Hour(tag, 0 if expired else sum(part.rows for part in seen.values()), expired, incomplete)

@@ -1,5 +1,6 @@
 """The query of GET /flows."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,8 +8,10 @@ from enum import StrEnum
 from flowagg.flow import MAX_INTEGER
 from flowagg.position import InvalidToken, Position, decode_token
 from flowagg.problem import Problem
+from flowagg.view import VIEW_NAME
 
-_KNOWN = ("hour", "after", "consistency")
+_KNOWN = ("hour", "after", "consistency", "view")
+_VIEW = re.compile(VIEW_NAME)
 
 
 class Consistency(StrEnum):
@@ -21,11 +24,12 @@ class Consistency(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """hour: of the rows. after: a POST's position that is enough to reflect."""
+    """hour: of the rows. after: a POST's position that is enough to reflect. view: its name, None: the reader's own."""
 
     hour: int
     consistency: Consistency
     after: Position | None
+    view: str | None = None
 
 
 def parse_query(parameters: Iterable[tuple[str, str]]) -> Query:
@@ -49,7 +53,10 @@ def parse_query(parameters: Iterable[tuple[str, str]]) -> Query:
         raise Problem(400, f"after: {error}.") from None
     if after is not None and consistency is Consistency.EVENTUAL:
         raise Problem(400, "after waits for a POST and consistency=eventual never waits: send one of them.")
-    return Query(_hour(given["hour"]), consistency, after)
+    view = given.get("view")
+    if view is not None and _VIEW.fullmatch(view) is None:
+        raise Problem(400, "view must be the name of a view: 1 to 63 lower-case letters, digits and hyphens.")
+    return Query(_hour(given["hour"]), consistency, after, view)
 
 
 def _hour(text: str) -> int:

@@ -41,5 +41,14 @@ class ReaderSettings(HttpSettings, KafkaSettings, RedisSettings, ElectionSetting
         "is cut off. Less than the time for a GET, so that whoever waits for its turn outlasts it.",
     )
     body_cache_bytes: int = Field(
-        64 * 2**20, ge=0, description="Memory for rendered bodies, in bytes; the least recently used go."
+        64 * 2**20,
+        ge=0,
+        description="Memory for rendered bodies, of all views together, in bytes; the least recently used go.",
+    )
+    max_views: int = Field(
+        16,
+        ge=1,
+        le=1000,
+        description="Views asked for by name, beside the reader's own, of which it remembers partitions and pace; the "
+        "least recently read go. A view that is not remembered is read with one more round trip.",
     )

@@ -20,27 +20,40 @@ return {redis.call('HGETALL', KEYS[1]), redis.call('HGET', KEYS[2], ARGV[1]), re
 """
 
 
+class _Connections:
+    """A pool of connections to the Redis master, shared by the views that are read there."""
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self.redis = connect_async(settings, "reader", max_connections=_CONNECTIONS + 1)  # one for ping
+        # The pool raises where none is free; requests wait for their turn instead.
+        self.turn = asyncio.Semaphore(_CONNECTIONS)
+
+
 class Store:
-    """A pool of connections to the Redis master that keeps the view.
+    """Reads one view in Redis; those of other views share its connections.
 
     Every method raises redis.RedisError where Redis is away or refuses, DamagedView where the view
     is not as the consumer writes it.
     """
 
-    def __init__(self, settings: RedisSettings) -> None:
+    def __init__(self, settings: RedisSettings, connections: _Connections | None = None) -> None:
+        """settings: name the view. connections: those of another view's store."""
+        self._settings = settings
         self._view = settings.view
-        self._redis = connect_async(settings, "reader", max_connections=_CONNECTIONS + 1)  # one for ping
-        # The pool raises where none is free; requests wait for their turn instead.
-        self._turn = asyncio.Semaphore(_CONNECTIONS)
+        self._connections = connections or _Connections(settings)
         self._incarnations: dict[int, str] = {}
 
+    def of(self, view: str) -> "Store":
+        """The same for another view, whether or not there is one of that name. It needs no closing."""
+        return Store(self._settings.model_copy(update={"view": view}), self._connections)
+
     async def close(self) -> None:
-        """Close all connections."""
-        await self._redis.aclose()
+        """Close all connections, those of other views too."""
+        await self._connections.redis.aclose()
 
     async def ping(self) -> None:
         """Return where Redis answers."""
-        await self._redis.ping()
+        await self._connections.redis.ping()
 
     async def look(self, partitions: Iterable[int], hour: int) -> dict[int, Seen]:
         """These partitions and all that the view has begun: meta, the hour's mark and number of flow keys."""
@@ -96,7 +109,7 @@ class Store:
         self, guesses: Mapping[int, str | None], hour: int, command: str, atomically: _Atomically
     ) -> tuple[list[bytes], list[list[Any]]]:
         """The view's partitions; and per guess meta, mark and totals' reply, the meta alone where none is guessed."""
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline = self._connections.redis.pipeline(transaction=False)
         pipeline.response_callbacks = {}  # plain replies: "QUEUED" where a hash would be
         pipeline.execute_command("SMEMBERS", partitions_key(self._view))
         counts = []
@@ -111,7 +124,7 @@ class Store:
                     totals_key(self._view, number, incarnation, hour),
                 )
                 counts.append(atomically(pipeline, keys, hour, command))
-        async with self._turn:
+        async with self._connections.turn:
             replies: list[Any] = await pipeline.execute()
         lasts = [replies[at] for at in itertools.accumulate(counts)]
         parts = [
