@@ -217,7 +217,9 @@ def ends(place: Place, topic: str | None = None, partitions: int = PARTITIONS) -
     """The partitions' end offsets. With a client of its own: one goes on with the partitions that it has seen."""
     admin = AdminClient({"bootstrap.servers": place.environment["FLOWAGG_KAFKA_BOOTSTRAP_SERVERS"]})
     request = {TopicPartition(topic or place.topic, number): OffsetSpec.latest() for number in range(partitions)}
-    return {part.partition: known_offset(future.result(20)).offset for part, future in admin.list_offsets(request).items()}
+    return {
+        part.partition: known_offset(future.result(20)).offset for part, future in admin.list_offsets(request).items()
+    }
 
 
 def records_in(place: Place, starts: Mapping[int, int]) -> Iterator[Flow]:
