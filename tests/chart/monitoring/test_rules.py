@@ -364,6 +364,16 @@ CASES: Final = [
         firing=(21, 26, 35),
         about="a hold, a scale-up in between, and the next hold",
     ),
+    Case(
+        "FlowAggregatorViewNotReady",
+        {
+            'flowagg_operator_condition|name="NAME", type="ViewReady", status="False"': "0x4 1x70 0x30",
+            'flowagg_operator_condition|name="NAME", type="Scaling", status="False"': "1x105",
+        },
+        quiet=(4, 60, 80),
+        firing=(66, 74),
+        about="a view that is built for an hour, then is there",
+    ),
 ]
 
 
