@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -32,6 +31,7 @@ from flowagg.kafka import InvalidProperties, LookUps, known_offset, log_error
 from flowagg.settings import KafkaSettings
 from flowagg.topic_rules import judge_topic
 
+from flowagg_operator.committed import Committed
 from flowagg_operator.conditions import Verdict
 from flowagg_operator.lag import Snapshot
 from flowagg_operator.spec import Topic
@@ -44,6 +44,8 @@ _OWN_CONFIG: Final = {
     "message.timestamp.type": "LogAppendTime",
     "unclean.leader.election.enable": "false",
 }
+_LETTERS_CONFIG: Final = {"retention.ms": str(30 * 24 * 3_600_000)}
+"""Of the dead letters: a letter that has gone can be mended no more, and somebody has to come to it first."""
 _NO_CONNECTION: Final = frozenset(
     {
         KafkaError._TIMED_OUT,
@@ -96,7 +98,9 @@ class KafkaClient:
         self._servers = settings.kafka_bootstrap_servers
         self._timeout_seconds = settings.kafka_timeout_seconds
         self._said, self._said_code, self._said_at = "", 0, 0.0
-        self._look_ups = LookUps(settings, "operator", {"error_cb": self._note})
+        own = {"error_cb": self._note}
+        self._look_ups = LookUps(settings, "operator", own)
+        self._committed = Committed(settings, "operator", own)
 
     def look(self, topic: Topic, group: str, clock: Callable[[], float]) -> KafkaLook:
         """Bring the topics about, judge them, and take a snapshot of the group's offsets."""
@@ -121,7 +125,8 @@ class KafkaClient:
         return KafkaLook(verdict, partitions, snapshot, done=tuple(done))
 
     def close(self) -> None:
-        """End the client."""
+        """End the clients."""
+        self._committed.close()
         self._look_ups.close()
 
     def _topics(self, topic: Topic, done: list[str]) -> tuple[int, list[str]]:
@@ -170,8 +175,7 @@ class KafkaClient:
 
     def _create(self, topic: Topic, name: str, partitions: int, done: list[str]) -> None:
         config = {**_OWN_CONFIG, **_insync(topic.replication_factor)}
-        if name == topic.name:
-            config |= topic.config
+        config |= topic.config if name == topic.name else _LETTERS_CONFIG
         new = NewTopic(name, partitions, topic.replication_factor, config=config)
         options = {"operation_timeout": self._timeout_seconds, "request_timeout": self._timeout_seconds}
         try:
@@ -245,9 +249,7 @@ class KafkaClient:
         partitions = [TopicPartition(topic, number) for number in range(count)]
         try:
             # 1. What is committed; 2. the watermarks; 3. the group.
-            asked = [ConsumerGroupTopicPartitions(group, partitions)]
-            offsets = self._look_ups.client.list_consumer_group_offsets(asked, request_timeout=self._timeout_seconds)
-            committed = _committed(self._result(offsets[group]).topic_partitions)
+            committed = self._committed.look(group, partitions, self._timeout_seconds)
             low = self._offsets(partitions, OffsetSpec.earliest())
             high = self._offsets(partitions, OffsetSpec.latest())
             at = clock()
@@ -329,17 +331,6 @@ def connect(settings: Callable[[], KafkaSettings]) -> KafkaClient | Verdict:
     except (KafkaException, InvalidProperties) as error:
         text = f"spec.kafka.configSecretRef: {_text(error) if isinstance(error, KafkaException) else error}"
         return Verdict("False", "InvalidProperties", text)
-
-
-def _committed(found: Iterable[TopicPartition]) -> dict[int, int]:
-    """Partition -> what is committed. Raises KafkaException: not known is not the same as nothing committed."""
-    offsets = {}
-    for part in found:
-        if part.error is not None:
-            raise KafkaException(part.error)
-        if part.offset >= 0:
-            offsets[part.partition] = part.offset
-    return offsets
 
 
 def _insync(replicas: int) -> dict[str, str]:
