@@ -6,13 +6,14 @@ ARG BASE=python:3.13-slim-bookworm
 FROM ${BASE} AS build
 ARG SERVICE
 ARG UV_VERSION=0.13.9
-RUN test -n "${SERVICE}" || { echo "pass --build-arg SERVICE=writer, consumer, reader or operator" >&2; exit 1; }
+RUN test -n "${SERVICE}" || { echo "pass --build-arg SERVICE=writer, consumer, reader, operator or cli" >&2; exit 1; }
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --disable-pip-version-check "uv==${UV_VERSION}"
 WORKDIR /src
 COPY pyproject.toml uv.lock ./
 COPY libs libs
 COPY services services
 COPY operator operator
+COPY cli cli
 COPY dev/stack/pyproject.toml dev/stack/
 COPY dev/load/pyproject.toml dev/load/
 COPY dev/cluster/pyproject.toml dev/cluster/

@@ -94,6 +94,9 @@ def pods(text: str) -> Iterator[Pod]:
         owner = f"{found['kind']}/{found['metadata']['name']}"
         if found["kind"] == "Pod":
             yield Pod(owner, found["metadata"]["labels"], found["spec"])
+        elif found["kind"] == "CronJob":
+            template_ = found["spec"]["jobTemplate"]["spec"]["template"]
+            yield Pod(owner, template_["metadata"]["labels"], template_["spec"])
         elif found["kind"] in _WORKLOADS:
             yield Pod(owner, found["spec"]["template"]["metadata"]["labels"], found["spec"]["template"]["spec"])
 

@@ -14,7 +14,7 @@ from tests.chart.charts import CHART, one, pods, template
 
 ROOT: Final = Path(__file__).parents[2]
 SCHEMA: Final = Path(__file__).parent / "skaffold" / "v4beta11.json"
-SERVICES: Final = {"writer", "reader", "consumer", "operator"}
+SERVICES: Final = {"writer", "reader", "consumer", "operator", "cli"}
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,13 @@ def test_the_chart_takes_its_values_and_runs_the_images_that_were_built(skaffold
     images = {component: spec[component]["image"] for component in ("writer", "reader", "consumer")}
     images["operator"] = next(
         pod.spec["containers"][0]["image"] for pod in pods(text) if pod.owner.endswith("-operator")
+    )
+    images["cli"] = next(
+        variable["value"]
+        for pod in pods(text)
+        if pod.owner.endswith("-operator")
+        for variable in pod.spec["containers"][0]["env"]
+        if variable["name"] == "FLOWAGG_CLI_IMAGE"
     )
     assert images == {service: f"flow-aggregator/{service}:0123abc" for service in SERVICES}
 

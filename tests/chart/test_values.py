@@ -32,6 +32,15 @@ GOOD: dict[str, dict[str, Any]] = {
     "the names of kafka_exporter": {"operator": {"kafkaExporterMetrics": True}},
     "a retention": {"flowAggregator": {"views": [{"name": "default", "retention": {"hours": 48}}]}},
     "a retention of none": {"flowAggregator": {"views": [{"name": "default", "retention": {"hours": None}}]}},
+    "two views": {
+        "flowAggregator": {
+            "views": [
+                {"name": "default"},
+                {"name": "b", "source": "Clone", "cloneFrom": "default", "deletionPolicy": "Delete", "replicas": 2},
+            ],
+            "reader": {"view": "b"},
+        }
+    },
     "a wildcard host": {"ingress": {"enabled": True, "hosts": ["*.example.com"]}},
     "globals of a chart above": {"global": {"anything": 1}},
     "a setting that is a number": {"redis": {"config": {"hz": 20}}},
@@ -47,7 +56,11 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "an unknown mode": ({"flowAggregator": {"writer": {"mode": "activeActive"}}}, ("writer", "mode", "ActiveActive")),
     "the tag latest": ({"image": {"tag": "latest"}}, ("image", "tag")),
     "a pull policy": ({"image": {"pullPolicy": "Sometimes"}}, ("pullPolicy", "IfNotPresent")),
-    "two views": ({"flowAggregator": {"views": [{"name": "a"}, {"name": "b"}]}}, ("views", "1")),
+    "no views": ({"flowAggregator": {"views": []}}, ("views", "1")),
+    "a reader of no view": ({"flowAggregator": {"reader": {"view": "b"}}}, ("reader.view", "views")),
+    "an unknown source of a view": (
+        {"flowAggregator": {"views": [{"name": "default", "source": "Backup"}]}}, ("views", "source", "Clone"),
+    ),
     "consumer.replicas": ({"flowAggregator": {"consumer": {"replicas": 2}}}, ("consumer", "replicas", "not allowed")),
     "an unknown field of autoscaling": (
         {"flowAggregator": {"consumer": {"autoscaling": {"minReplicas": 2}}}},

@@ -41,8 +41,15 @@
 {{- end -}}
 {{- end -}}
 {{- with .Values.flowAggregator -}}
-{{- if ne .reader.view (first .views).name -}}
-{{- fail "flowAggregator.reader.view must be the name of the view in flowAggregator.views." -}}
+{{- $views := list -}}
+{{- range .views -}}
+{{- $views = append $views .name -}}
+{{- end -}}
+{{- if not (has .reader.view $views) -}}
+{{- fail "flowAggregator.reader.view must be the name of one of flowAggregator.views." -}}
+{{- end -}}
+{{- if and $.Values.backup.enabled $.Values.backup.view (not (has $.Values.backup.view $views)) -}}
+{{- fail "backup.view must be the name of one of flowAggregator.views." -}}
 {{- end -}}
 {{- if gt (int .topic.keyedPartitions) (int .topic.partitions) -}}
 {{- fail "flowAggregator.topic.keyedPartitions must be at most flowAggregator.topic.partitions." -}}
@@ -54,6 +61,14 @@
 {{- end -}}
 {{- if and $.Values.kafka.enabled (gt (int .topic.replicationFactor) (int $.Values.kafka.replicas)) -}}
 {{- fail (printf "flowAggregator.topic.replicationFactor is %d, but there are only %d brokers (kafka.replicas)." (int .topic.replicationFactor) (int $.Values.kafka.replicas)) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.backup -}}
+{{- if and .enabled (eq (empty .destination.existingClaim) (empty .destination.url)) -}}
+{{- fail "backup.enabled is true: give exactly one of backup.destination.existingClaim and backup.destination.url." -}}
+{{- end -}}
+{{- if and .enabled .destination.endpoint (not (hasPrefix "s3://" .destination.url)) -}}
+{{- fail "backup.destination.endpoint is for an s3:// URL in backup.destination.url alone." -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}

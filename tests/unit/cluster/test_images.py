@@ -37,8 +37,8 @@ def inputs(service: str, checkout: Path) -> str:
     return digest([service], files_of(service, checkout), checkout)
 
 
-def test_all_four_services_are_built_by_default() -> None:
-    assert services.services() == ["consumer", "operator", "reader", "writer"]
+def test_all_five_images_are_built_by_default() -> None:
+    assert services.services() == ["cli", "consumer", "operator", "reader", "writer"]
 
 
 def test_images_are_named_as_kubernetes_completes_the_charts_names() -> None:

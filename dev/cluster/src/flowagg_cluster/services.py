@@ -10,7 +10,7 @@ from flowagg_cluster.layout import Layout
 
 CHECKOUT: Final = Path(__file__).parents[4]
 _PYTHON_PACKAGES: Final = ("python3", "python3-venv", "ca-certificates")
-_FOLDERS: Final = ("services", "operator")
+_FOLDERS: Final = ("services", "operator", "cli")
 """Where the services are; libraries that they share are elsewhere."""
 
 
@@ -22,8 +22,7 @@ def service_image(service: str, tag: str = "dev") -> str:
 def services(checkout: Path = CHECKOUT) -> list[str]:
     """The names of this checkout's services."""
     found = [path.parent.name for path in (checkout / "services").glob("*/pyproject.toml")]
-    if (checkout / "operator" / "pyproject.toml").is_file():
-        found.append("operator")
+    found += [name for name in ("operator", "cli") if (checkout / name / "pyproject.toml").is_file()]
     return sorted(found)
 
 

@@ -115,8 +115,10 @@ TRAEFIK: Final = ToolModule(
 )
 HELM: Final = ToolModule("helm", "helm.sh/helm/v4", ("helm",))
 HELM3: Final = ToolModule("helm3", "helm.sh/helm/v3", ("helm3",), (("helm", "helm3"),))
+VERSITYGW: Final = ToolModule("versitygw", "github.com/versity/versitygw", ("versitygw",))
+"""An S3 API over a folder: the object store of the tests of backups."""
 PAUSE: Final = ToolModule("pause", None, ("pause",))
-MODULES: Final = (PAUSE, ETCD, KUBERNETES, COREDNS, TRAEFIK, HELM, HELM3)
+MODULES: Final = (PAUSE, ETCD, KUBERNETES, COREDNS, TRAEFIK, HELM, HELM3, VERSITYGW)
 
 
 def program(name: str) -> Path:

@@ -8,6 +8,8 @@ from typing import Final
 
 from flowagg.openapi import Limits, document
 from flowagg.settings import PREFIX, Settings
+from flowagg_cli.dead_letter_settings import DeadLetterSettings
+from flowagg_cli.settings import ViewSettings
 from flowagg_operator.settings import OperatorSettings
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
@@ -54,7 +56,12 @@ def _settings() -> str:
         "that holds the value instead: use it for secrets. An unknown variable that begins with `FLOWAGG_` is",
         "refused, with the nearest known name.\n",
     ]
-    known: dict[str, type[Settings]] = {**SETTINGS, "operator": OperatorSettings}
+    known: dict[str, type[Settings]] = {
+        **SETTINGS,
+        "operator": OperatorSettings,
+        "flowagg views": ViewSettings,
+        "flowagg dead-letters": DeadLetterSettings,
+    }
     for service, settings in known.items():
         lines += [f"## {service}\n", "| variable | default | bounds | meaning |", "| --- | --- | --- | --- |"]
         lines += [_setting_row(name, field) for name, field in settings.model_fields.items()]

@@ -1,0 +1,1 @@
+"""FlowAggregator's command line: views (backup, restore, clone, removal) and dead letters."""
