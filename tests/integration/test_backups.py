@@ -22,10 +22,13 @@ import redis
 from confluent_kafka import TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from flowagg.flow import Flow
+from flowagg.settings import RedisSettings
 from flowagg.view import Meta, decode_meta, hours_key, meta_key, partitions_key, totals_key
 from flowagg_cli.archive import FORMAT, End, Header, Writer, meta_fields
+from flowagg_cli.errors import CommandError
 from flowagg_cli.keys import import_key
 from flowagg_cli.places import spot
+from flowagg_cli.redis_target import Target, remove
 from flowagg_cluster.tools import program
 from flowagg_load.generator import Ledger, Shape, flows
 from flowagg_stack.embedded import Server
@@ -453,14 +456,25 @@ def test_older_exports_go_and_those_of_other_views_stay(
     stack = start_stack(consumers=1)
     post(stack, islice(source, 500), ledger)
     assert_exact(stack, ledger)
-    old = [tmp_path / f"{place.view}-2026010{day}T000000Z.flowagg.zst" for day in (1, 2, 3)]
-    other = tmp_path / f"{place.view}-b-20260101T000000Z.flowagg.zst"
-    for path in (*old, other):
-        path.write_bytes(b"")
-    done = command("export", place.view, "--to", f"{tmp_path}/", "--keep", "2", "--json").document()
+    whole = tmp_path / "whole"
+    assert command("export", place.view, "--to", str(whole)).code == 0
+    old = [tmp_path / f"{place.view}-2026010{day}T000000.000Z.flowagg.zst" for day in (1, 2, 3)]
+    ahead = tmp_path / f"{place.view}-29990101T000000.000Z.flowagg.zst"  # by a clock that was wrong
+    another = tmp_path / f"{place.view}-b-20260101T000000.000Z.flowagg.zst"
+    damaged = tmp_path / f"{place.view}-20250101T000000.000Z.flowagg.zst"
+    for path in (*old, another, ahead):
+        path.write_bytes(whole.read_bytes())
+    damaged.write_bytes(b"")
+    whole.unlink()
+    left = [tmp_path / f".{place.view}.{number}.partial" for number in range(2)]
+    for path in left:
+        path.write_bytes(b"of a killed export")
+    os.utime(left[0], (0, 0))
+    done = command("export", place.view, "--to", f"{tmp_path}/", "--keep", "3", "--json").document()
     assert done["removed"] == [path.name for path in old[:2]]
     kept = sorted(str(path) for path in tmp_path.glob("*.zst"))
-    assert kept == sorted(map(str, (old[2], other, done["to"])))
+    assert kept == sorted(map(str, (old[2], another, ahead, damaged, done["to"])))
+    assert [path.exists() for path in left] == [False, True]
 
 
 def test_a_full_redis_can_still_be_exported_and_refuses_an_import(
@@ -619,3 +633,45 @@ def _read_now(redis_set: SentinelSet) -> str | None:
             if any(found["name"] == "flowagg-cli" for found in asked.client_list()):
                 return address
     return None
+
+
+@pytest.mark.parametrize("lost", ["totals", "hours"])
+def test_an_import_whose_writes_redis_has_lost_restores_nothing(place: Place, client: "redis.Redis", lost: str) -> None:
+    """As a failover does it: a tail of the writes is gone, with the count of them, and no connection says so."""
+    settings = RedisSettings(redis_url=place.environment["FLOWAGG_REDIS_URL"])
+    meta = Meta(10, "topic", 0, 0, False, "x")
+    pairs = [b'["a","b","c"]', b"1 2"]
+    with closing(Target(settings, place.view, "a test")) as target:
+        target.prepare([0])
+        target.begin(0)
+        target.hour(1, pairs)
+        target.end(End(0, meta_fields(meta), [(1, b"10", 1)], []))
+        key = import_key(place.view, 0)
+        incarnation = str(client.hget(key, "incarnation"), "ascii")  # type: ignore[arg-type]
+        gone = hours_key(place.view, 0, incarnation) if lost == "hours" else totals_key(place.view, 0, incarnation, 1)
+        client.delete(gone)
+        client.hincrby(key, "calls", -1)
+        with pytest.raises(CommandError, match="lost a part"):
+            target.finish()
+    assert not client.exists(meta_key(place.view, 0))
+
+
+def test_a_view_that_is_begun_while_it_is_removed_is_not_read_with_what_is_left(
+    place: Place, client: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.sadd(partitions_key(place.view), 0)
+    client.hset(meta_key(place.view, 0), "position", "10")
+    client.hset(totals_key(place.view, 0, "former", 1), "field", "1 2")
+    calls = []
+
+    def begun_meanwhile(key: str, **options: Any) -> Iterator[Any]:
+        calls.append(key)
+        client.hset(meta_key(place.view, 0), "position", "0")
+        yield from redis.Redis.scan_iter(client, totals_key(place.view, 0, "*", 1), **options)
+
+    removing = redis.Redis.from_url(place.environment["FLOWAGG_REDIS_URL"])
+    monkeypatch.setattr(removing, "scan_iter", begun_meanwhile)
+    remove(removing, place.view)
+    removing.close()
+    assert calls
+    assert not client.exists(meta_key(place.view, 0), partitions_key(place.view))

@@ -99,14 +99,14 @@ def test_a_consumers_environment_will_do(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_names_carry_the_view_and_the_time_in_utc() -> None:
-    at = datetime(2026, 11, 27, 1, 2, 3, tzinfo=timezone(timedelta(hours=2)))
-    assert export_name("a-b", at) == "a-b-20261126T230203Z.flowagg.zst"
+    at = datetime(2026, 11, 27, 1, 2, 3, 4567, tzinfo=timezone(timedelta(hours=2)))
+    assert export_name("a-b", at) == "a-b-20261126T230203.004Z.flowagg.zst"
 
 
 def test_exports_of_a_view_are_those_of_no_other() -> None:
     names = [export_name(view, datetime(2026, 11, day, tzinfo=UTC)) for view in ("a", "a-b", "b") for day in (3, 1, 2)]
-    found = exports_of("a", [*names, "a-20261101T000000Z.flowagg.zst.part", "notes.txt"])
-    assert found == [f"a-2026110{day}T000000Z.flowagg.zst" for day in (1, 2, 3)]
+    found = exports_of("a", [*names, "a-20261101T000000.000Z.flowagg.zst.part", "notes.txt"])
+    assert found == [f"a-2026110{day}T000000.000Z.flowagg.zst" for day in (1, 2, 3)]
 
 
 @pytest.fixture(params=["folder", "object store"])
@@ -156,7 +156,7 @@ def test_the_newest_export_of_a_folder_is_found(place: Place) -> None:
     for day in (1, 3, 2):
         with place.writing(export_name("a", datetime(2026, 11, day, tzinfo=UTC))) as file:
             file.write(b"a")
-    assert newest(Spot(place, "", str), "a").name == "a-20261103T000000Z.flowagg.zst"
+    assert newest(Spot(place, "", str), "a").name == "a-20261103T000000.000Z.flowagg.zst"
     with pytest.raises(Refused, match="no export"):
         newest(Spot(place, "", str), "b")
 

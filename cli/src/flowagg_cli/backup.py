@@ -89,16 +89,31 @@ def export(settings: ViewSettings, view: str, source: Source, to: Spot, keep: in
             positions[number] = int(end.meta["position"])
         trailer = writer.finish()
     progress.end()
-    removed = [] if keep is None else _thin_out(to.place, view, keep)
+    removed = [] if keep is None else _thin_out(to.place, header, keep, name)
     return Exported(to.text(name), source.what, header, trailer, positions, removed, source.counts.restarts)
 
 
-def _thin_out(place: Place, view: str, keep: int) -> list[str]:
-    """Remove the oldest exports of a view; their names."""
-    removed = exports_of(view, place.names())[:-keep]
+def _thin_out(place: Place, header: Header, keep: int, written: str) -> list[str]:
+    """Remove the oldest exports of a view, but for so many with the one that was written; their names.
+
+    Those of the same log alone: several systems may keep a view of that name, and their exports here.
+    """
+    older = [name for name in exports_of(header.view, place.names()) if name != written]
+    ours = [name for name in older if _topic_id_in(place, name) == header.topic_id]
+    removed = ours[: max(0, len(ours) - (keep - 1))]
     for name in removed:
         place.remove(name)
     return removed
+
+
+def _topic_id_in(place: Place, name: str) -> str | None:
+    """The topic's id in an export's header; None where it cannot be read."""
+    try:
+        with place.reading(name) as file:
+            header = next(read(file), None)
+    except CommandError:
+        return None
+    return header.topic_id if isinstance(header, Header) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,14 +102,19 @@ class DeadLetterLog:
                     others.add(letter.place)
         return found, strange
 
-    def journal(self) -> Journal:
-        """What was done about letters; nothing without a journal. Raises DamagedJournal, KafkaUnavailable."""
+    def journal(self, *, there: bool = False) -> Journal:
+        """What was done about letters; nothing without a journal. Raises DamagedJournal, KafkaUnavailable.
+
+        there: it was seen to be there, so where a broker does not know it, that is an error: taken for nothing, all
+        letters would be replayed again.
+        """
         journal = Journal()
         try:
             for message in self._read(self._settings.journal):
                 journal.take(message.key(), message.value())
         except TopicMissing:
-            pass
+            if there:
+                raise KafkaUnavailable(f"Kafka does not show topic {self._settings.journal} now: {AGAIN}") from None
         return journal
 
     def ensure_journal(self) -> None:

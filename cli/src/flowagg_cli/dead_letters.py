@@ -267,7 +267,9 @@ def _replay(parsed: argparse.Namespace) -> int:
             # 1. Fence whoever began before; what they had left open is aborted. 2. Only now read what was done.
             replayer = Replayer(settings)
         letters, _ = log.letters(lambda letter: letter.place in places)
-        planned = plan(mended, letters, log.journal(), topic_id, parsed.accept, parsed.former_topics)
+        planned = plan(
+            mended, letters, log.journal(there=not parsed.dry_run), topic_id, parsed.accept, parsed.former_topics
+        )
     for sentence in planned.left:
         _say(f"left out: {sentence}")
     if replayer is None:
@@ -291,7 +293,7 @@ def _dismiss(parsed: argparse.Namespace) -> int:
         letters = _found(log, places, settings)
         log.ensure_journal()
         replayer = Replayer(settings)
-        journal = log.journal()
+        journal = log.journal(there=True)
     replayed = [place for place in places if journal.state(letters[place]) == "replayed"]
     for place in replayed:
         _say(f"left out: {place} was replayed before")

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ from flowagg_cli.errors import CommandError, Refused, WrongUsage
 
 _URL = re.compile(r"^([a-z][a-z0-9]+)://")
 _SCHEMES: Final = frozenset({"s3", "s3a", "gs", "az", "abfs", "abfss", "adl", "azure"})
-_TIME: Final = "%Y%m%dT%H%M%SZ"
-_NAME = re.compile(rf"(?P<view>{VIEW_NAME.strip('^$')})-(?P<time>[0-9]{{8}}T[0-9]{{6}}Z){re.escape(SUFFIX)}")
+_NAME = re.compile(
+    rf"(?P<view>{VIEW_NAME.strip('^$')})-(?P<time>[0-9]{{8}}T[0-9]{{6}}\.[0-9]{{3}}Z){re.escape(SUFFIX)}"
+)
 _PART_BYTES: Final = 8 * 2**20
+_LEFT_SECONDS: Final = 86_400.0
 
 
 class PlaceAway(CommandError):
@@ -31,8 +34,9 @@ class PlaceAway(CommandError):
 
 
 def export_name(view: str, at: datetime) -> str:
-    """The name of an export that is given a folder alone: it carries the view and the time, UTC."""
-    return f"{view}-{at.astimezone(UTC).strftime(_TIME)}{SUFFIX}"
+    """The name of an export that is given a folder alone: it carries the view and the time, UTC, in milliseconds."""
+    utc = at.astimezone(UTC)
+    return f"{view}-{utc:%Y%m%dT%H%M%S}.{utc.microsecond // 1000:03d}Z{SUFFIX}"
 
 
 def exports_of(view: str, names: Iterator[str] | list[str]) -> list[str]:
@@ -106,6 +110,7 @@ class Folder:
         beside = self._directory / f".{name}.{uuid.uuid4().hex[:8]}.partial"
         with _told(str(self._directory / name)):
             self._directory.mkdir(parents=True, exist_ok=True)
+            self._remove_left()
             with beside.open("xb") as file:
                 try:
                     yield file
@@ -120,6 +125,13 @@ class Folder:
                 os.fsync(directory)
             finally:
                 os.close(directory)
+
+    def _remove_left(self) -> None:
+        """What exports that were killed have left, as large as they were."""
+        for left in self._directory.glob(".*.partial"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+                    left.unlink()
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[BinaryIO]:

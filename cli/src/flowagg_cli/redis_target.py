@@ -4,8 +4,12 @@ Each partition has a key of its own for the time of its import, which holds the 
 script that looks whether it is still there and no meta yet. So an import that another one took over, that was
 stopped for a while, or whose view was removed, can write nothing any more. The metas come last, when all totals of
 all partitions are there and counted; a reader, and a consumer, see nothing of the view before.
+
+That key also counts the writes. A failover of Redis loses a tail of them, and a client that reconnects does not notice:
+then the count is lower than what was sent, and no meta is written.
 """
 
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +32,8 @@ _UNLINK_KEYS: Final = 100
 _PAIRS_A_CALL: Final = 3000
 _CALLS_IN_FLIGHT: Final = 8
 _PAIRS_IN_FLIGHT: Final = 20_000
+_REPLICA_SECONDS: Final = 10.0
+_WAIT_MS: Final = 100
 
 _PREPARE = """#!lua
 -- Begins a partition's import, or takes over one that was left. KEYS: meta, import.
@@ -37,25 +43,32 @@ if position ~= ARGV[3] then
   return 0
 end
 redis.call('DEL', KEYS[1], KEYS[2])
-redis.call('HSET', KEYS[2], 'incarnation', ARGV[1], 'source', ARGV[2])
+redis.call('HSET', KEYS[2], 'incarnation', ARGV[1], 'source', ARGV[2], 'calls', '0')
 return 1
 """
 
 _LOAD = """#!lua
--- Writes a part of a hash. KEYS: import, meta, hash. ARGV: incarnation, then field, value, ...
+-- Writes a part of a hash, if anything, and counts. KEYS: import, meta, hash. ARGV: incarnation, then field, value, ...
 if redis.call('HGET', KEYS[1], 'incarnation') ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 1 then
   return 0
 end
-redis.call('HSET', KEYS[3], unpack(ARGV, 2))
+if #ARGV > 1 then
+  redis.call('HSET', KEYS[3], unpack(ARGV, 2))
+end
+redis.call('HINCRBY', KEYS[1], 'calls', 1)
 return 1
 """
 
 _FINISH = """#!lua
--- Writes a partition's meta, unless it has one. KEYS: import, meta. ARGV: incarnation, position, then field, value, ...
+-- Writes a partition's meta, unless it has one; -1 where writes were lost. KEYS: import, meta.
+-- ARGV: incarnation, position, number of writes, then field, value, ...
 if redis.call('HGET', KEYS[1], 'incarnation') ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 1 then
   return 0
 end
-redis.call('HSET', KEYS[2], unpack(ARGV, 3))
+if redis.call('HGET', KEYS[1], 'calls') ~= ARGV[3] then
+  return -1
+end
+redis.call('HSET', KEYS[2], unpack(ARGV, 4))
 redis.call('HSET', KEYS[1], 'position', ARGV[2])
 return 1
 """
@@ -97,9 +110,10 @@ def judge(found: Mapping[int, tuple[Meta | None, Import | None]]) -> Standing:
 
 @dataclass(slots=True)
 class _Partition:
-    """A partition that is being written. hours, buckets: that were written under the incarnation."""
+    """A partition that is being written. hours, buckets: that were written under the incarnation. calls: writes."""
 
     incarnation: str
+    calls: int = 0
     hours: set[int] = field(default_factory=set)
     buckets: set[int] = field(default_factory=set)
     end: End | None = None
@@ -162,13 +176,14 @@ class Target:
         """See Sink: what is not in it any more goes, and the rest is counted."""
         number, part = end.partition, self._partitions[end.partition]
         pairs = [part_ for hour, mark, _ in end.hours for part_ in (str(hour).encode(), mark)]
-        if pairs:
-            self._write(hours_key(self._view, number, part.incarnation), pairs)
         hours = {hour: keys for hour, _, keys in end.hours}
         buckets = dict(end.buckets)
         try:
             self._flush()
             self._unlink(self._keys(number, part, part.hours - hours.keys(), part.buckets - buckets.keys()))
+            # After what goes: where that is lost in a failover, this is lost too, and shows.
+            self._write(hours_key(self._view, number, part.incarnation), pairs)
+            self._flush()
             self._count(number, part, hours, buckets)
         except redis.RedisError as error:
             raise _away(error) from error
@@ -176,7 +191,10 @@ class Target:
         part.end = end
 
     def finish(self) -> None:
-        """Write the metas: the view is there. Raises Refused where it had been begun or taken over meanwhile."""
+        """Write the metas: the view is there.
+
+        Raises Refused where it had been begun or taken over meanwhile, CommandError where Redis has lost writes.
+        """
         try:
             with self._client.pipeline(transaction=False) as pipeline:
                 for number, part in self._partitions.items():
@@ -185,11 +203,31 @@ class Target:
                     fields = part.end.meta | {"incarnation": part.incarnation, "writer": ""}
                     flat = [text for pair in fields.items() for text in pair]
                     keys = [import_key(self._view, number), meta_key(self._view, number)]
-                    self._finish(keys, [part.incarnation, fields["position"], *flat], client=pipeline)
+                    self._finish(keys, [part.incarnation, fields["position"], part.calls, *flat], client=pipeline)
                 self._check(pipeline.execute())
-            self._client.delete(*(import_key(self._view, number) for number in self._partitions))
+            self._end_imports()
         except redis.RedisError as error:
             raise _away(error) from error
+
+    def _end_imports(self) -> None:
+        """Take the import keys away, and wait until a replica has that, and all before it: a failover would lose metas.
+
+        In short waits: each has to end within the connection's time-out.
+        """
+        keys = [import_key(self._view, number) for number in self._partitions]
+        info: Any = self._client.info("replication")
+        wanted, deadline = min(1, info["connected_slaves"]), time.monotonic() + _REPLICA_SECONDS
+        while True:
+            with self._client.pipeline(transaction=False) as pipeline:  # one connection: WAIT is about its own commands
+                pipeline.delete(*keys)
+                pipeline.execute_command("WAIT", wanted, _WAIT_MS)
+                if pipeline.execute()[1] >= wanted:
+                    return
+            if time.monotonic() > deadline:
+                raise CommandError(
+                    f"the view {self._view!r} is written, but in {_REPLICA_SECONDS:g} s no replica has confirmed it: "
+                    "see that it is whole (flowagg views list) before its consumers start; a failover may lose it"
+                )
 
     def _begin(self, numbers: Sequence[int]) -> bool:
         found = look(self._client, self._view, numbers)
@@ -215,12 +253,13 @@ class Target:
         return standing is Standing.LEFT
 
     def _write(self, key: str, pairs: Sequence[bytes]) -> None:
-        number, incarnation = self._current, self._partitions[self._current].incarnation
-        for start in range(0, len(pairs), 2 * _PAIRS_A_CALL):
+        number, partition = self._current, self._partitions[self._current]
+        for start in range(0, max(1, len(pairs)), 2 * _PAIRS_A_CALL):
             part = pairs[start : start + 2 * _PAIRS_A_CALL]
             self._calls.append(
-                ([import_key(self._view, number), meta_key(self._view, number), key], [incarnation, *part])
+                ([import_key(self._view, number), meta_key(self._view, number), key], [partition.incarnation, *part])
             )
+            partition.calls += 1
             self._pairs += len(part) // 2
             self.entries += len(part) // 2
             if len(self._calls) >= _CALLS_IN_FLIGHT or self._pairs >= _PAIRS_IN_FLIGHT:
@@ -241,7 +280,11 @@ class Target:
     def _call(self, script: Any, number: int, keys: Sequence[Any], arguments: Sequence[str]) -> None:
         self._check([script([key(self._view, number) for key in keys], arguments)])
 
-    def _check(self, replies: Iterable[Any]) -> None:
+    def _check(self, replies: Sequence[Any]) -> None:
+        if -1 in replies:
+            raise CommandError(
+                "Redis has lost a part of what was written, as a failover does: nothing was restored; import again"
+            )
         if not all(reply == 1 for reply in replies):
             raise Refused(
                 f"the view {self._view!r} was begun or removed, or another import took this one over, meanwhile: "
@@ -290,13 +333,16 @@ def remove(client: "redis.Redis", view: str) -> int:
     """Remove all of a view from Redis; the number of keys. Raises redis.RedisError.
 
     The metas go first, then what they led to, orphans of earlier incarnations too, the list of partitions last: a
-    removal that was cut can be done again.
+    removal that was cut can be done again. With the list go the metas that were begun meanwhile: what they lead to has
+    lost keys, so it must not be read.
     """
     members: Any = client.smembers(partitions_key(view))
     first = [key for number in sorted(map(int, members)) for key in (meta_key(view, number), import_key(view, number))]
     count = unlink(client, first)
     count += unlink(client, client.scan_iter(partition_pattern(view), count=_SCAN_COUNT))
-    return count + unlink(client, [partitions_key(view)])
+    begun: Any = client.smembers(partitions_key(view))
+    last = [*(meta_key(view, number) for number in sorted(map(int, begun))), partitions_key(view)]
+    return count + int(client.unlink(*last))
 
 
 def unlink(client: "redis.Redis", keys: Iterable[str | bytes]) -> int:
