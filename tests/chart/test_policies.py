@@ -129,6 +129,8 @@ def test_roles_bind_all_but_list_watch_and_create_to_names(name: str) -> None:
         if role["kind"] not in {"Role", "ClusterRole"}:
             continue
         for rule in role["rules"]:
+            changes = "flowaggregators" in rule["resources"] and set(rule["verbs"]) - {"get", "list", "watch"}
+            assert not changes or rule.get("resourceNames"), rule
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
             if "resourceNames" not in rule and not set(rule["resources"]) <= generated:
                 assert set(rule["verbs"]) <= {"list", "watch", "create"}, rule
@@ -141,6 +143,7 @@ def test_the_operator_may_scale_its_own_flow_aggregator_and_see_who_else_scales(
     def allowed(resource: str) -> list[tuple[list[str], list[str]]]:
         return [(rule.get("resourceNames", []), rule["verbs"]) for rule in rules if resource in rule["resources"]]
 
+    assert allowed("flowaggregators") == [([], ["get", "list", "watch"]), (["flows"], ["patch"])]
     assert allowed("flowaggregators/scale") == [(["flows"], ["get", "patch"])]
     assert allowed("horizontalpodautoscalers") == [([], ["list"])]
 

@@ -49,13 +49,16 @@ def _listed(api: Api) -> bool:
 class World:
     """A FlowAggregator, an operator that passes over it, and what a look at Kafka and Redis would find.
 
-    positions: view -> what each partition has applied. whole_log: whether the log still begins at 0.
+    positions: view -> what each partition has applied. parts: views that a clone has not brought to an end. damaged:
+    view -> what of it cannot be read. whole_log: whether the log still begins at 0.
     """
 
     def __init__(self, api: Api, *views: dict[str, Any], read: str = "a") -> None:
         self.api = api
         self.name = f"fa-{next(_numbers)}"
         self.positions: dict[str, list[int]] = {}
+        self.parts: set[str] = set()
+        self.damaged: dict[str, str] = {}
         self.whole_log = True
         self.seen = Look()
         self.target: Target | None = None
@@ -95,9 +98,13 @@ class World:
             name: {n: Meta(position, "t", 0, 0, False, "i") for n, position in enumerate(self.positions.get(name, []))}
             for name in self.target.views
         }
-        found = {name: Found(len(one), 0) for name, one in metas.items()}
+        found = {
+            name: Found(len(one), 0, whole=name not in self.parts, damaged=self.damaged.get(name, ""))
+            for name, one in metas.items()
+        }
         read, wanted = self.target.views[0], self.target.spec.reader.view
-        way = gate(read, wanted, metas[read], metas[wanted]) if read != wanted else None
+        compared = read != wanted and not {read, wanted} & self.damaged.keys()
+        way = gate(read, wanted, metas[read], metas[wanted]) if compared else None
         self.seen = Look(found, self.whole_log, way)
 
     def settle(self) -> None:
@@ -126,8 +133,14 @@ class World:
         self.api.merge(path(API_VERSION, PLURAL, NAMESPACE, self.name), {"spec": spec}, field_manager="kubectl")
 
     def annotate(self, value: str) -> None:
+        """Have readers change over to a view whatever it lacks."""
         body = {"metadata": {"annotations": {READ_NOW: value}}}
         self.api.merge(path(API_VERSION, PLURAL, NAMESPACE, self.name), body, field_manager="kubectl")
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        metadata = self.api.get(path(API_VERSION, PLURAL, NAMESPACE, self.name))["metadata"]
+        return dict(metadata.get("annotations") or {})
 
     def pod(self, name: str, view: str) -> None:
         """A pod of a view's consumers that is still there."""
@@ -255,7 +268,7 @@ def test_a_failed_clone_is_a_condition_and_deleting_its_job_has_it_tried_again(a
     world.run()
     world.patch(views=[{"name": "a"}, {"name": "b", "source": "Clone"}], reader={"view": "b"})
     world.run(2)
-    world.positions["b"] = [50]  # a part
+    world.positions["b"], world.parts = [50], {"b"}
     world.end_job("clone-b", "Failed")
     world.run(2)
     assert (world.states["b"], world.reason, world.view_of("reader")) == ("Failed", "CloneFailed", "a")
@@ -268,6 +281,57 @@ def test_a_failed_clone_is_a_condition_and_deleting_its_job_has_it_tried_again(a
     after = world.api.get(path("batch/v1", "jobs", NAMESPACE, world.named("clone-b")))["metadata"]["uid"]
     assert before != after
     assert "consumer-b" not in world.deployments
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_view_that_is_whole_though_its_clone_failed_gets_its_consumers(api: Api, deleted: bool) -> None:
+    world = World(api)
+    world.positions = {"a": [50]}
+    world.run()
+    world.patch(views=[{"name": "a"}, {"name": "b", "source": "Clone"}])
+    world.run(2)
+    world.positions["b"], world.parts = [50], {"b"}
+    world.end_job("clone-b", "Failed")
+    world.run(2)
+    assert world.states["b"] == "Failed"
+    world.parts = set()  # somebody has made it by hand
+    if deleted:
+        where = path("batch/v1", "jobs", NAMESPACE, world.named("clone-b"))
+        world.api.delete(where, body={"propagationPolicy": "Background"})
+    world.run(3)
+    assert (world.jobs, world.states["b"], world.reason) == (set(), "Live", "Serving")
+    assert world.view_of("consumer-b") == "b"
+    world.patch(views=[{"name": "a"}])
+    world.run(3)
+    assert (world.jobs, world.states) == (set(), {"a": "Live"})  # its data stay
+
+
+def test_a_view_that_is_itself_being_cloned_is_waited_for(api: Api) -> None:
+    world = World(api)
+    world.positions = {"a": [50]}
+    world.run()
+    of_a, of_b = {"source": "Clone", "cloneFrom": "a"}, {"source": "Clone", "cloneFrom": "b"}
+    world.patch(views=[{"name": "a"}, {"name": "b", **of_a}, {"name": "c", **of_b}])
+    world.run(2)
+    world.positions["b"], world.parts = [50], {"b"}
+    world.run(2)
+    assert (world.jobs, world.states) == ({"clone-b"}, {"a": "Live", "b": "Cloning", "c": "Building"})
+    world.parts = set()
+    world.end_job("clone-b", "Complete")
+    world.run(3)
+    assert (world.jobs, world.states["b"], world.states["c"]) == ({"clone-c"}, "Live", "Cloning")
+
+
+def test_a_damaged_view_is_the_reason_and_an_annotation_leads_away_from_it(api: Api) -> None:
+    world = a_and_b(api)
+    world.damaged = {"a": "flowagg:{a:0}:meta: something"}
+    world.patch(reader={"view": "b"})
+    world.run(2)
+    assert (world.view_of("reader"), world.reason) == ("a", "DamagedView")
+    assert "flowagg:{a:0}:meta: something: docs/guides/repair.md#damagedview" in world.message()
+    world.annotate("b")
+    world.run()
+    assert (world.view_of("reader"), world.reason) == ("b", "DamagedView")
 
 
 def test_without_an_image_for_jobs_status_says_so(api: Api) -> None:
@@ -330,6 +394,18 @@ def test_an_annotation_has_readers_change_over_whatever_the_new_view_lacks(api: 
     world.annotate("b")
     world.run()
     assert (world.view_of("reader"), world.reason) == ("b", "Serving")
+    # It has done its part: the next change finds the gate as it should be.
+    assert READ_NOW not in world.annotations
+    world.positions = {"a": [90, 90], "b": [99, 99]}
+    world.patch(reader={"view": "a"})
+    world.run(2)
+    assert (world.view_of("reader"), world.reason) == ("b", "CatchingUp")
+    world.positions["a"] = [99, 99]
+    world.run(2)
+    world.positions["b"] = [99, 98]
+    world.patch(reader={"view": "b"})
+    world.run(2)
+    assert (world.view_of("reader"), world.reason) == ("a", "CatchingUp")
 
 
 @pytest.mark.parametrize("policy", ["Retain", "Delete"])

@@ -307,10 +307,10 @@ def views_of(target: Target, snapshot: Snapshot | None, redis: RedisLook) -> Loo
     if redis.views is None:
         return Look(whole_log=whole)
     ends = None if snapshot is None else snapshot.high
-    found = {name: found_in(one.metas, one.begun, ends) for name, one in redis.views.items()}
+    found = {name: found_in(one.metas, one.begun, ends, one.damaged) for name, one in redis.views.items()}
     read, wanted = target.views[0] if target.views else "", target.spec.reader.view
     before, after = redis.views.get(read), redis.views.get(wanted)
-    if read == wanted or before is None or after is None:
+    if read == wanted or before is None or after is None or before.damaged or after.damaged:
         return Look(found, whole)
     return Look(found, whole, gate(read, wanted, before.metas, after.metas))
 

@@ -57,6 +57,8 @@ REASONS: Final[Mapping[str, Mapping[str, str]]] = {
         "flowaggregator.io/read-now to its name: docs/guides/views.md.",
         "OtherTopic": "The new view counts in another topic than the former one. Where that is wanted so, set the "
         "annotation flowaggregator.io/read-now to its name.",
+        "DamagedView": "Redis holds something under a view's keys that FlowAggregator did not write; the message names "
+        "it. Readers do not change over from or to that view by themselves: docs/guides/repair.md.",
         "CloneFailed": "The Job that makes a view from another, or that removes its former data, has failed. The "
         "message names it: look at its log, mend the cause and delete the Job, and it is tried again.",
         "RemovalFailed": "The same of the Job that removes a view which spec.views no longer names.",

@@ -136,6 +136,8 @@ class Reconciler:
             self._write_status(owner, status, generation, {READY: verdict}, {})
             return None
         override = (resource["metadata"].get("annotations") or {}).get(READ_NOW, "")
+        if override and override == status.get("readView"):
+            self._views.end_override(owner, resource["metadata"]["resourceVersion"])
         work, objects = _Pass(owner, spec, generation, status, override), Objects(self._api, owner)
         try:
             facts = self._bring_about(work, objects)

@@ -3,7 +3,6 @@
 Every call is bounded; what goes wrong is a verdict, never an exception.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,8 +14,7 @@ from flowagg.settings import RedisSettings
 from flowagg.view import DamagedView, Meta, decode_meta, meta_key, partitions_key
 
 from flowagg_operator.conditions import Verdict
-
-_log = logging.getLogger(__name__)
+from flowagg_operator.views import gaps
 
 _NEARLY_FULL: Final = 0.9
 _AUTHENTICATION: Final = ("WRONGPASS", "NOAUTH", "NOPERM", "invalid username-password", "Authentication required")
@@ -24,16 +22,17 @@ _AUTHENTICATION: Final = ("WRONGPASS", "NOAUTH", "NOPERM", "invalid username-pas
 
 @dataclass(frozen=True, slots=True)
 class ViewMetas:
-    """A view as Redis has it. begun: how many partitions its list names. metas: partition -> its meta."""
+    """A view as Redis has it. begun: how many partitions its list names. metas: partition -> its meta. damaged: what of
+    it cannot be read, by its key; empty: nothing."""
 
     begun: int
     metas: Mapping[int, Meta]
+    damaged: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisLook:
-    """What a look found. views: by name, each read after the one before; one that is damaged is missing. None: no
-    master answered."""
+    """What a look found. views: by name, each read after the one before. None: no master answered."""
 
     verdict: Verdict
     views: Mapping[str, ViewMetas] | None = None
@@ -47,12 +46,7 @@ def look(settings: RedisSettings, views: Sequence[str] = ()) -> RedisLook:
     try:
         with connect(settings, "operator") as client:
             info = {**_info(client, "replication"), **_info(client, "memory")}
-            found: dict[str, ViewMetas] = {}
-            for name in views:
-                try:
-                    found[name] = _view(client, name)
-                except DamagedView as error:
-                    _log.warning("a view is damaged", extra={"view": name, "reason": str(error)})
+            found = {name: _view(client, name) for name in views}
     except redis.RedisError as error:
         return RedisLook(_failed(settings, error))
     verdict = judge(info, settings.redis_master_name if settings.redis_sentinels else settings.redis_url)
@@ -61,15 +55,50 @@ def look(settings: RedisSettings, views: Sequence[str] = ()) -> RedisLook:
 
 
 def _view(client: redis.Redis, name: str) -> ViewMetas:
-    """The view's partitions and their metas. Raises RedisError, DamagedView."""
-    members: Any = client.smembers(partitions_key(name))
-    numbers = sorted(map(int, members))
+    """The view's partitions and their metas. Raises RedisError."""
+    listed = partitions_key(name)
+    try:
+        members: Any = client.smembers(listed)
+    except redis.ResponseError as error:
+        if not _of_another_type(error):
+            raise
+        return ViewMetas(0, {}, f"{listed}: {error}")
+    try:
+        numbers = sorted(map(int, members))
+    except ValueError as error:
+        return ViewMetas(len(members), {}, f"{listed} names what is no partition ({error})")
     with client.pipeline(transaction=False) as pipeline:
         for number in numbers:
             pipeline.hgetall(meta_key(name, number))
-        replies = pipeline.execute() if numbers else []
-    read = {number: decode_meta(reply) for number, reply in zip(numbers, replies, strict=True)}
-    return ViewMetas(len(numbers), {number: meta for number, meta in read.items() if meta is not None})
+        replies = pipeline.execute(raise_on_error=False) if numbers else []
+    return read_metas(name, dict(zip(numbers, replies, strict=True)))
+
+
+def read_metas(name: str, replies: Mapping[int, Any]) -> ViewMetas:
+    """A view by what HGETALL answered for each partition that it lists, errors among it. Raises RedisError."""
+    metas: dict[int, Meta] = {}
+    damaged = ""
+    for number, reply in replies.items():
+        key = meta_key(name, number)
+        if isinstance(reply, redis.RedisError) and not _of_another_type(reply):
+            raise reply
+        if isinstance(reply, redis.RedisError):
+            damaged = damaged or f"{key}: {reply}"
+            continue
+        try:
+            meta = decode_meta(reply)
+            if meta is not None:
+                gaps(meta)
+                metas[number] = meta
+        except DamagedView as error:
+            damaged = damaged or f"{key}: {error}"
+        except ValueError as error:
+            damaged = damaged or f"{key}: the ranges in lost make no sense ({error})"
+    return ViewMetas(len(replies), metas, damaged)
+
+
+def _of_another_type(error: redis.RedisError) -> bool:
+    return isinstance(error, redis.ResponseError) and str(error).startswith("WRONGTYPE")
 
 
 def _info(client: redis.Redis, section: str) -> dict[str, Any]:

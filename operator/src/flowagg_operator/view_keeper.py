@@ -1,10 +1,11 @@
 """The views of one pass: what there is of each, what becomes of it, and the objects and Jobs that this takes."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from flowagg.kubernetes import Api, path
+from flowagg.kubernetes import Api, Conflict, Forbidden, Invalid, NotFound, path
 
 from flowagg_operator import metrics
 from flowagg_operator.drift import stamped
@@ -14,7 +15,7 @@ from flowagg_operator.pods import Platform, account_name
 from flowagg_operator.pods_look import key_of
 from flowagg_operator.resources import Object, Serving
 from flowagg_operator.routing import is_settled
-from flowagg_operator.spec import INSTANCE, Owner, Spec
+from flowagg_operator.spec import API_VERSION, INSTANCE, MANAGER, PLURAL, Owner, Spec
 from flowagg_operator.view_objects import (
     CONSUMER,
     VIEW,
@@ -26,6 +27,7 @@ from flowagg_operator.view_objects import (
     view_of,
 )
 from flowagg_operator.views import (
+    READ_NOW,
     Kept,
     Look,
     Plan,
@@ -37,6 +39,8 @@ from flowagg_operator.views import (
     next_read,
     read_view,
 )
+
+_log = logging.getLogger(__name__)
 
 _COMPONENT: Final = "app.kubernetes.io/component"
 
@@ -101,6 +105,23 @@ class ViewKeeper:
             policy, jobs = policies.get(name, "Retain"), job_names(owner, name)
             plans.append(leave(name, policy, seen[name], look, jobs, is_read=name in (before, read)))
         return ViewsPass(read, plans, seen, policies, further)
+
+    def end_override(self, owner: Owner, version: str) -> None:
+        """Take the annotation away by which readers have changed over: it would pass over the next change's gate too.
+
+        version: the resource version of the FlowAggregator that held it. Where it is another by now, it may hold
+        another name, and the next pass looks again.
+        """
+        metadata = {"resourceVersion": version, "annotations": {READ_NOW: None}}
+        where = path(API_VERSION, PLURAL, owner.namespace, owner.name)
+        try:
+            self._api.merge(where, {"metadata": metadata}, field_manager=MANAGER)
+        except (Conflict, NotFound):
+            return
+        except (Forbidden, Invalid) as error:
+            # No reason to leave the rest of the pass undone.
+            advice = f"let the operator's Role patch flowaggregators, or take the annotation {READ_NOW} away by hand"
+            _log.warning("an annotation that has done its part stays", extra={"reason": str(error), "advice": advice})
 
     def begin_jobs(self, owner: Owner, spec: Spec, views: ViewsPass, objects: Objects) -> None:
         """Have the Jobs that plans start. Raises Refused where there is no image for them."""

@@ -21,6 +21,7 @@ READ_NOW: Final = "flowaggregator.io/read-now"
 """Annotation of a FlowAggregator: the name of the view that readers change over to whatever it lacks."""
 
 _SHOWN: Final = 5
+_MEND: Final = "docs/guides/repair.md#damagedview"
 
 
 # The change of readers ---------------------------------------------------------------------------
@@ -69,14 +70,43 @@ def gate(old: str, new: str, before: Mapping[int, Meta], after: Mapping[int, Met
         more = f" and {len(behind) - len(most)} more" if len(behind) > len(most) else ""
         text = (
             f"readers go on with {old} until {new} has applied as much: it is behind by {sum(behind.values())} records "
-            f"in {len(behind)} of {len(before)} partitions ({shown}{more})"
+            f"in {len(behind)} of {len(before)} partitions ({shown}{more}). Where {old} stands past the log's end, no "
+            f"waiting mends that: set the annotation {READ_NOW} to {new}"
         )
         return Gate(old, new, Verdict("False", "CatchingUp", text))
     return Gate(old, new, Verdict("True", "Serving", f"{new} has applied all that {old} had"))
 
 
+def gaps(meta: Meta) -> list[tuple[int, int]]:
+    """The ranges of offsets that a partition of a view lacks: its end excluded, in order, those that touch as one.
+
+    Raises ValueError where the meta's text of them makes no sense.
+    """
+    lost = []
+    for text in meta.lost.split(",") if meta.lost else ():
+        first, end = map(int, text.split("-"))
+        lost.append((first, end))
+    return _merged([(0, meta.start), *lost])
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for first, end in sorted(ranges):
+        if first >= end:
+            continue
+        if found and first <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((first, end))
+    return found
+
+
 def _lacks(after: Meta, before: Meta) -> bool:
-    return after.incomplete and not before.incomplete
+    """Whether the new view has a gap where the old one has records: behind its position that has none either."""
+    missing = gaps(after)
+    far = max((end for _, end in missing), default=0)
+    absent = _merged([*gaps(before), (before.position, far)])
+    return not all(any(low <= first and end <= high for low, high in absent) for first, end in missing)
 
 
 def _behind(before: Meta, after: Meta | None) -> int:
@@ -107,11 +137,24 @@ def next_read(wanted: str, read: str, found: Gate | None, override: str, *, live
 @dataclass(frozen=True, slots=True)
 class Found:
     """A view in Redis. partitions: that it has begun. lag: records to be applied, None: not known. incomplete: it lacks
-    records of the log."""
+    records of the log. whole: each of its partitions has a meta, which a clone writes last. damaged: what of it cannot
+    be read, empty: nothing; it counts as whole, so that nobody takes it for the part that a clone has left."""
 
     partitions: int = 0
     lag: int | None = None
     incomplete: bool = False
+    whole: bool = True
+    damaged: str = ""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it is a view, rather than nothing or the part that a clone has left."""
+        return self.partitions > 0 and self.whole
+
+    @property
+    def mend(self) -> str:
+        """What is damaged, and what to do."""
+        return f"{self.damaged}: {_MEND}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +227,7 @@ def keep(view: View, source: str, seen: Seen, look: Look, jobs: Mapping[JobKind,
         return _running(name, seen, look)
     # 3. A clone is under way.
     if seen.clone:
-        return _cloning(name, seen.clone, jobs["clone"])
+        return _cloning(name, seen.clone, look, jobs["clone"])
     # 4. What Redis has of it is the view, unless that is the part which a clone has left.
     if view.source == "Log" or source == name:
         return Plan(name, "Building", "its consumers start at the beginning of the log", runs=True)
@@ -200,7 +243,10 @@ def leave(name: str, policy: str, seen: Seen, look: Look, jobs: Mapping[JobKind,
         text = "spec.views no longer names it; it stays until readers have changed over"
         return Plan(name, "Live", text, runs=seen.consumers)
     finish: tuple[JobKind, ...] = ("clone",) if seen.clone else ()
-    part = seen.clone in ("Active", "Failed") or seen.begun in ("clone", "remove")  # no view, and nobody's data
+    found = look.of(name)
+    whole = found is not None and found.is_there
+    cloned = seen.clone in ("Active", "Failed") or seen.begun == "clone"
+    part = seen.begun == "remove" or (cloned and not whole)  # no view, and nobody's data
     if policy != "Delete" and not part and not seen.remove:
         return Plan(name, "Removing", "its data stay (deletionPolicy: Retain)", finish=finish, gone=not seen.consumers)
     if not seen.remove and (seen.served or seen.pods or finish):
@@ -236,6 +282,8 @@ def _running(name: str, seen: Seen, look: Look) -> Plan:
     live = Plan(name, "Live", runs=True, finish=finish)
     if seen.replicas == 0:
         return replace(live, message="no consumers are wanted: it stays as it is")
+    if seen.ready and found is not None and found.damaged:
+        return replace(live, message=found.mend)
     if seen.ready and (found is None or found.partitions):
         return replace(live, message=seen.trouble if seen.ready < seen.replicas else "")
     if seen.was_live and not seen.ready:
@@ -245,9 +293,14 @@ def _running(name: str, seen: Seen, look: Look) -> Plan:
     return replace(live, state="Building", message=text)
 
 
-def _cloning(name: str, state: JobState, job: str) -> Plan:
+def _cloning(name: str, state: JobState, look: Look, job: str) -> Plan:
     if state == "Complete":
         return Plan(name, "Building", "its clone is whole; its consumers start", runs=True, begun="clone")
+    found = look.of(name)
+    if state == "Failed" and found is not None and found.is_there and not found.damaged:
+        # Its pod ended after it had written the metas, or somebody has imported the view by hand.
+        text = f"Job {job} has failed, but the view is whole; its consumers start"
+        return Plan(name, "Building", text, runs=True, begun="clone")
     if state == "Failed":
         return Plan(name, "Failed", _failed(job, "copied"), begun="clone")
     return Plan(name, "Cloning", f"Job {job} copies it", begun="clone")
@@ -259,18 +312,30 @@ def _new(view: View, source: str, look: Look, job: str, *, unfinished: bool) -> 
     waits = Plan(name, "Building", begun="clone" if unfinished else None)
     if begun is None or template is None:
         return replace(waits, message="waiting for a look at Redis, which may have it already")
-    if begun.partitions and not unfinished:
+    if begun.damaged:
+        return replace(waits, message=begun.mend)
+    if begun.partitions and (begun.whole or not unfinished):
         text = "Redis has it already; its consumers start where it stands"
         return Plan(name, "Building", text, runs=True)
+    reason = _no_template(source, template)
     if view.source == "Auto" and not unfinished:
-        if look.whole_log is None and template.partitions:
-            return replace(waits, message="waiting for a look at Kafka, which may still have the whole log")
         if look.whole_log or not template.partitions:
             return Plan(name, "Building", "its consumers start at the beginning of the log", runs=True)
-    if not template.partitions:
-        return replace(waits, message=f"waiting for view {source}, which is to be cloned and has begun nothing yet")
+        if look.whole_log is None:
+            reason = "waiting for a look at Kafka, which may still have the whole log"
+    if reason:
+        return replace(waits, message=reason)
     text = f"Job {job} is about to copy {source}"
     return Plan(name, "Cloning", text, start="clone", source=source, begun="clone")
+
+
+def _no_template(source: str, template: Found) -> str:
+    """Why a view cannot be cloned yet; empty: it can."""
+    if template.damaged:
+        return f"view {source}, which is to be cloned, is damaged: {template.mend}"
+    if not template.is_there:
+        return f"waiting for view {source}, which is to be cloned and is not whole yet"
+    return ""
 
 
 def _failed(job: str, done: str) -> str:
@@ -293,12 +358,16 @@ def judge(spec: Spec, read: str, look: Look, plans: Sequence[Plan]) -> Verdict:
     verdict = Verdict("True", "Serving", f"readers read {read}{kept}")
     if ours := [plan for plan in failed if plan.name in named]:
         verdict = Verdict("False", "CloneFailed", _said(ours))
+    elif hurt := _damage(look, (read, wanted)):
+        verdict = Verdict("False", "DamagedView", hurt + _all_the_same(read, wanted, look))
     elif read != wanted and any(plan.name == wanted for plan in building):
         verdict = Verdict("False", "Building", _said([plan for plan in building if plan.name == wanted]))
     elif read != wanted:
         verdict = _switching(read, wanted, look.gate)
     elif building:
         verdict = Verdict("False", "Building", _said(building))
+    elif hurt := _damage(look, [view.name for view in spec.views]):
+        verdict = Verdict("False", "DamagedView", hurt)
     elif failed:
         verdict = Verdict("False", "RemovalFailed", _said(failed))
     elif lame:
@@ -314,6 +383,19 @@ def _switching(read: str, wanted: str, found: Gate | None) -> Verdict:
         text = f"readers go on with {read} until a look at Redis shows how far {wanted} is"
         return Verdict("False", "CatchingUp", text)
     return found.verdict
+
+
+def _damage(look: Look, names: Iterable[str]) -> str:
+    """What is damaged of some views; empty: nothing that is known of."""
+    found = [(name, one) for name in dict.fromkeys(names) if (one := look.of(name)) is not None and one.damaged]
+    return "; ".join(f"view {name}: {one.mend}" for name, one in found[:_SHOWN])
+
+
+def _all_the_same(read: str, wanted: str, look: Look) -> str:
+    """How readers get away from a damaged view to one that is not: no look can compare the two."""
+    if read == wanted or _damage(look, (wanted,)):
+        return ""
+    return f"; readers go on with {read} until it is mended, or the annotation {READ_NOW} is set to {wanted}"
 
 
 def _said(plans: Sequence[Plan]) -> str:
@@ -374,12 +456,16 @@ def looked_at(spec: Spec, kept: Kept, read: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((read, *(view.name for view in spec.views), *kept.states)))
 
 
-def found_in(metas: Mapping[int, Meta], begun: int, ends: Mapping[int, int] | None) -> Found:
-    """A view by its metas. begun: how many partitions its list names. ends: of the log, looked up before the metas."""
+def found_in(metas: Mapping[int, Meta], begun: int, ends: Mapping[int, int] | None, damaged: str = "") -> Found:
+    """A view by its metas. begun: how many partitions its list names. ends: of the log, looked up before the metas.
+    damaged: what could not be read, so that the rest does not tell how far it is."""
     lag: int | None = None
+    incomplete = any(meta.incomplete for meta in metas.values())
+    if damaged:
+        return Found(max(1, begun), None, incomplete, whole=True, damaged=damaged)
     if ends is not None:
         lag = sum(max(0, end - (metas[n].position if n in metas else 0)) for n, end in ends.items())
-    return Found(begun, lag, any(meta.incomplete for meta in metas.values()))
+    return Found(begun, lag, incomplete, whole=len(metas) == begun)
 
 
 def _list(numbers: Sequence[int]) -> str:
