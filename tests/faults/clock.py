@@ -1,7 +1,8 @@
 """A clock that can be set wrong, for one process at a time: libfaketime, where it is installed.
 
-Kafka's brokers, whose clocks stamp the log, and Redis with its sentinels, who measure each other by the clock of day.
-Not the services: Python's sleep fails under libfaketime (clock_nanosleep, EINVAL), and they keep no time of day.
+Kafka's brokers alone, whose clocks stamp the log. Not Redis and its sentinels: their jemalloc asks for the time before
+libfaketime is ready, and neither starts. Not the services: Python's sleep fails under it (clock_nanosleep, EINVAL), and
+they keep no time of day.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from flowagg_stack.processes import Child, Processes
 
 _LIBRARY: Final = "faketime/libfaketimeMT.so.1"
 _PLACES: Final = ("/usr/lib", "/usr/lib64", "/usr/local/lib")
-_CLOCKED: Final = ("kafka-", "redis-", "sentinel-")
+_CLOCKED: Final = "kafka-"
 _FORMAT: Final = "-format"
 
 
@@ -37,7 +38,7 @@ class Clock:
 
 
 class ClockedProcesses(Processes):
-    """Processes whose Kafka and Redis have clocks of their own. clocks: by name; empty without libfaketime."""
+    """Processes whose brokers have clocks of their own. clocks: by name; empty without libfaketime."""
 
     def __init__(self, directory: Path, preloaded: Path | None) -> None:
         super().__init__(directory)

@@ -30,7 +30,7 @@ KILL_BROKER: Final = "kill -9 broker"
 KILL_MASTER: Final = "kill -9 redis master"
 STALE_MASTER: Final = "stale redis master"
 NEEDS_DISKS: Final = frozenset({"full disk redis", "full disk broker"})
-NEEDS_CLOCKS: Final = frozenset({"wrong clock broker", "wrong clock redis", "wrong clock sentinel"})
+NEEDS_CLOCKS: Final = frozenset({"wrong clock broker"})
 _MOST_WRONG_SECONDS: Final = 7200.0
 """Within the dedupe window, which is one of the log's time."""
 
@@ -187,8 +187,6 @@ def _of_all() -> dict[str, tuple[Kind, Strike]]:
         (Kind("full disk redis", ("redis",), (3, 7)), _fill_disk),
         (Kind("full disk broker", _KAFKA, (3, 7)), _fill_disk),
         (Kind("wrong clock broker", _KAFKA, (3, 7)), _set_clock),
-        (Kind("wrong clock redis", ("redis-0", "redis-1", "redis-2"), (3, 7)), _set_clock),
-        (Kind("wrong clock sentinel", _SENTINELS, (3, 7)), _set_clock),
     )
     return _of_parts() | {kind.name: (kind, strike) for kind, strike in others}
 

@@ -36,7 +36,7 @@ def world_here(
 
     with_disks: what Kafka and Redis keep lies on small disks of their own, which needs a mount.
     logs: where what the processes have said is left in the end. settings: of the services, as FLOWAGG_*.
-    with_clocks: Kafka and Redis have clocks that can be set wrong.
+    with_clocks: brokers have clocks that can be set wrong.
     Raises provision.Missing, ProcessFailed.
     """
     with ExitStack() as stack:

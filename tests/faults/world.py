@@ -68,7 +68,7 @@ class World:
         return [*(f"broker-{node}" for node in self.kafka.nodes), *nodes, *sentinels, *self.services]
 
     def clock(self, name: str) -> Clock:
-        """The clock of a broker, a Redis node or a sentinel."""
+        """The clock of a broker."""
         return self.processes.clocks[name.replace("broker", "kafka")]
 
     def redis_master(self) -> str:
