@@ -36,7 +36,7 @@ from tests.faults.start import world_here
 from tests.faults.world import PARTITIONS, VIEW, World
 
 _POSTS, _GETS = 20.0, 20.0
-_ROUND_SECONDS: Final = 13.0
+_ROUND_SECONDS: Final = 9.0
 _FILL_SECONDS: Final = 600.0
 _MANNERS: Final = Manners(posts=_POSTS, gets=_GETS, hours=12, keys=600, attempt_seconds=3.0, patience_seconds=300.0)
 
