@@ -47,7 +47,7 @@ def main() -> None:
     """Run the benchmark and print the table; the exit status says whether the bars hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, default=1_000_000, help="flow keys of the view")
-    parser.add_argument("--flows", type=int, default=4_000_000, help="records that the consumer works off")
+    parser.add_argument("--flows", type=int, default=14_000_000, help="records that the consumer works off")
     parser.add_argument("--stretch", type=float, default=5.0, help="seconds with exports, and then without")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="flow-aggregator-bench-") as name, Processes(Path(name)) as processes:
