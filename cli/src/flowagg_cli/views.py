@@ -34,7 +34,7 @@ identity; GOOGLE_APPLICATION_CREDENTIALS; AZURE_STORAGE_ACCOUNT_NAME, AZURE_STOR
 
 _LIMITS: Final = Limits()
 _RATE: Final = 50_000
-"""Measured on two cores that consumers, Kafka and Redis share: applies were 5.5 % slower meanwhile (make bench-backups)."""
+"""Measured on two cores that consumers, Kafka and Redis share (make bench-backups): applies were 5.5 % slower then."""
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
