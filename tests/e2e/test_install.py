@@ -25,11 +25,8 @@ def test_totals_are_exact_under_load(load: Callable[..., Traffic]) -> None:
     with load(posts=25, gets=25) as traffic:
         traffic.wait_flowing()
         traffic.watch(10)
-    record = traffic.record
-    print(record.summary())
-    # A strict read of a system that has just started may not be fresh within its second, and says so.
-    assert record.uncured() == []
-    assert len(record.failures()) <= len(record.attempts) / 100
+    print(traffic.record.summary())
+    assert traffic.record.failures() == []
 
 
 def test_all_pods_are_ready_and_none_has_restarted(release: Release) -> None:
