@@ -8,7 +8,7 @@ a view by partition and one script call sees one partition whole:
     flowagg:{default:3}:<inc>:hours      hash: hour -> "<position after its last record>[ <tick of that record>]"
     flowagg:{default:3}:<inc>:hour:<h>   hash: ["foo","bar","vpc-0"] -> "<bytes_tx> <bytes_rx>"
     flowagg:{default:3}:<inc>:marks:<b>  hash: Idempotency-Key -> "<digest> <counted indexes>", by bucket of log time
-    flowagg:{default:3}:import           string, while a backup is restored: the incarnation that is being written
+    flowagg:{default:3}:import           hash, while a backup is restored: incarnation, source, calls, position
 
 and `flowagg:view:default:partitions`, the set of the partitions that the view has ever begun.
 All numbers are decimal text: Lua's numbers are doubles. `<inc>` is drawn when a partition begins
