@@ -67,6 +67,7 @@ def main() -> None:
     if given.json:
         seeds = {"seed": given.seed, "seeds": given.seeds, "lag_threshold": given.lag_threshold}
         document = seeds | results.document() | {"bars": [asdict(bar) for bar in found]}
+        given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(document, indent=2) + "\n")
     if ours is None:
         print(f"\n{_OURS} is missing: the peers alone, no bar was measured")
