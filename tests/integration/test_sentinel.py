@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -192,7 +193,13 @@ def test_no_answer_of_the_sentinels_is_a_redis_error_in_bounded_time(
         opened(nobody).do("PING")
 
 
-def test_many_connections_at_a_time_forget_no_sentinel(redis_set: SentinelSet) -> None:
+def connections_received(sentinel: str) -> int:
+    found = re.search(rb"total_connections_received:(\d+)", ask(sentinel, "INFO stats"))
+    assert found
+    return int(found[1])
+
+
+def test_many_connections_at_a_time_ask_once_and_forget_no_sentinel(redis_set: SentinelSet) -> None:
     first, second, third = redis_set.sentinels
 
     async def crowd() -> None:
@@ -202,8 +209,10 @@ def test_many_connections_at_a_time_forget_no_sentinel(redis_set: SentinelSet) -
                 for address in down:
                     os.kill(redis_set.sentinels[address].process.pid, signal.SIGSTOP)
                 await client.connection_pool.disconnect()
-                # Each takes a connection of its own, so each asks the sentinels, all at the same time.
+                asked_before = connections_received(third)
+                # Each takes a connection of its own, all at the same time, and one answer does for all.
                 await asyncio.gather(*(client.blpop(["nothing"], timeout=0.05) for _ in range(40)))
+                assert connections_received(third) - asked_before < 10
             os.kill(redis_set.sentinels[first].process.pid, signal.SIGCONT)
             os.kill(redis_set.sentinels[third].process.pid, signal.SIGSTOP)
             await client.connection_pool.disconnect()

@@ -186,8 +186,27 @@ class _Sentinels(_Discovery):
 class _AsyncSentinels(_Discovery):
     """The sentinel manager of an asyncio pool."""
 
+    def __init__(self, settings: RedisSettings, over: Mapping[str, Any]) -> None:
+        super().__init__(settings, over)
+        self._asking: asyncio.Task[tuple[str, int]] | None = None
+
     async def discover_master(self, name: str) -> tuple[str, int]:
-        """The master's host and port. Raises redis.sentinel.MasterNotFoundError."""
+        """The master's host and port. Raises redis.sentinel.MasterNotFoundError.
+
+        Those who ask at the same time share one answer: after a failover every connection asks at once, and as many
+        questions to sentinels of which some hang keep each other from their answers in time.
+        """
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._discover(name))
+            self._asking.add_done_callback(self._answered)
+        return await asyncio.shield(self._asking)
+
+    def _answered(self, asking: asyncio.Task[tuple[str, int]]) -> None:
+        self._asking = None
+        if not asking.cancelled():
+            asking.exception()  # seen, though whoever asked may have gone
+
+    async def _discover(self, name: str) -> tuple[str, int]:
         problems = {}
         for host, port in self.order():
             try:
