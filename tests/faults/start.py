@@ -52,7 +52,7 @@ def world_here(
         stack.enter_context(processes)
         kafka = start_kafka_cluster(processes, directory)
         kafka.kill_all()
-        kafka_proxies = _proxied(kafka, network, directory)
+        kafka_proxies = proxied(kafka, network, directory)
         if with_disks:
             for node in kafka.nodes:
                 disk = _moved(directory / f"kafka-{node}" / "logs", brokers_disks)
@@ -79,7 +79,7 @@ def world_here(
         yield made
 
 
-def _proxied(kafka: KafkaCluster, network: Network, directory: Path) -> dict[str, Proxy]:
+def proxied(kafka: KafkaCluster, network: Network, directory: Path) -> dict[str, Proxy]:
     """Give each broker, which is down, one more listener, which it advertises at a proxy's address."""
     proxies = {}
     for node in kafka.nodes:

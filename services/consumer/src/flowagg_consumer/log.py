@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any, Final, overload
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, TopicDescription
+from confluent_kafka.admin import AdminClient, ConfigResource, ConsumerGroupDescription, OffsetSpec, TopicDescription
 from flowagg.kafka import (
     KafkaUnavailable,
     LookUps,
@@ -23,6 +23,7 @@ from flowagg.kafka import (
 from flowagg.topic_rules import Finding, judge_topic
 
 from flowagg_consumer import effects as fx
+from flowagg_consumer.membership import Membership
 from flowagg_consumer.pace import Pace
 from flowagg_consumer.partition import DeadLetter, StopReason
 from flowagg_consumer.records import Records
@@ -69,6 +70,7 @@ class Log:
         self._owned: set[int] = set()
         self._tried_at = float("-inf")
         self._consumer: Consumer | None = None
+        self._membership: Membership | None = None
         self._join()
         if self._consumer is None:
             Consumer(self._properties("classic")).close()  # wrong properties end the process, also without Kafka
@@ -125,6 +127,9 @@ class Log:
                 return
             protocol = "consumer" if speaks else "classic"
         _log.info("group", extra={"protocol": protocol, "group": f"flowagg-{self._settings.view}"})
+        self._membership = (
+            Membership(self._topic, self._settings.membership_check_seconds) if protocol == "consumer" else None
+        )
         self._consumer = Consumer(self._properties(protocol))
         self._consumer.subscribe(
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
@@ -136,13 +141,26 @@ class Log:
         librdkafka ends a member for good where the coordinator does not know its group (KIP-848): a broker
         that was replaced, or is still loading its groups.
         """
-        _log.error("the group's member has failed for good; a new one takes its place", extra={"reason": reason})
+        _log.error("the group's member takes part no more; a new one takes its place", extra={"reason": reason})
         self._consumer = None
         self._revoked += sorted(self._owned)
         self._assigned = []
         self._owned = set()
         # It may wait for answers that do not come.
         threading.Thread(target=member.close, name="leave-group", daemon=True).start()
+
+    def _check_membership(self) -> None:
+        """Leave the group where an answer of it was lost; fetch() joins anew."""
+        member, membership = self._consumer, self._membership
+        if member is None or membership is None:
+            return
+        found = membership.disagreement(time.monotonic(), member.memberid(), self._owned, self._start_group_look)
+        if found is not None:
+            self._give_up(member, found)
+
+    def _start_group_look(self) -> "Future[ConsumerGroupDescription]":
+        group = f"flowagg-{self._settings.view}"
+        return self._look_ups.client.describe_consumer_groups([group], request_timeout=self._timeout_seconds)[group]
 
     def keep_pace(self, wait_seconds: float) -> None:
         """Wait where no more records may be taken yet, but not longer than that."""
@@ -151,6 +169,7 @@ class Log:
 
     def fetch(self, wait_seconds: float) -> fx.Fetched:
         """Wait for a record, then for more up to the batch's bounds."""
+        self._check_membership()
         if self._consumer is None and time.monotonic() >= self._tried_at + _JOIN_SECONDS:
             self._join()
         member = self._consumer

@@ -83,6 +83,13 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         le=100,
         description="Time between heartbeats to the group, in seconds: how soon a rebalance is noticed (classic).",
     )
+    membership_check_seconds: float = Field(
+        2.0,
+        ge=0.5,
+        le=300,
+        description="Time between looks at what the group thinks that this consumer owns, in seconds; where both "
+        "disagree in two looks, it joins anew (KIP-848).",
+    )
     stuck_seconds: float = Field(
         60.0,
         gt=0,

@@ -1,0 +1,58 @@
+"""A consumer whose group's answer was lost on the way: it shares its partitions all the same."""
+
+import time
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from flowagg_stack.apache_kafka import start_kafka_cluster
+from flowagg_stack.embedded import Server
+from flowagg_stack.processes import Processes
+from flowagg_stack.services import start_service
+from flowagg_stack.topics import ensure_topic
+
+from tests.faults.proxy import PASS, Condition, Network
+from tests.faults.start import proxied
+from tests.integration.tools import wait_for
+
+pytestmark = pytest.mark.cluster
+
+PARTITIONS = 6
+SLOW = Condition(delay_seconds=0.3)
+"""Slow enough that an answer can be held after the broker has given it."""
+HELD_SECONDS = 1.3
+"""Longer than librdkafka waits for a heartbeat's answer, and less than the session."""
+SHARED_SECONDS = 20
+
+
+def test_an_answer_that_was_lost_is_noticed(processes: Processes, tmp_path: Path, redis_server: Server) -> None:
+    with Network() as network:
+        kafka = start_kafka_cluster(processes, tmp_path, brokers=1)
+        kafka.kill_all()
+        (proxy,) = proxied(kafka, network, tmp_path).values()
+        kafka.restart(1)
+        kafka.wait_ready()
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+        ensure_topic(admin, "flows", PARTITIONS)
+        environment = {"FLOWAGG_REDIS_URL": f"redis://{redis_server.address}/0", "FLOWAGG_VIEW": "shared"}
+        near = environment | {"FLOWAGG_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{proxy.port}"}
+        first = start_service(processes, "consumer", near, "first")
+        wait_for(lambda: first.running_partitions() == PARTITIONS, "the first has all partitions", 30)
+
+        def assigned() -> list[int]:
+            """How many partitions the group says that each member has."""
+            described = admin.describe_consumer_groups(["flowagg-shared"])["flowagg-shared"].result(10)
+            return sorted(len(m.assignment.topic_partitions) for m in described.members if m.assignment is not None)
+
+        proxy.condition = SLOW
+        second = start_service(processes, "consumer", kafka.environment | environment, "second")
+        wait_for(lambda: assigned() == [0, PARTITIONS // 2], "the first was told to share", 30)
+        proxy.condition = Condition(black_hole=True)
+        time.sleep(HELD_SECONDS)
+        proxy.condition = PASS
+
+        def shared() -> bool:
+            return first.running_partitions() == second.running_partitions() == PARTITIONS // 2
+
+        wait_for(shared, "both have half of the partitions", SHARED_SECONDS)
+        assert "and the group says [" in first.child.log.read_text(encoding="utf-8")
