@@ -1,21 +1,25 @@
-"""A consumer whose group's answer was lost on the way: it shares its partitions all the same."""
+"""What librdkafka forgets: a consumer notices, and joins its group anew."""
 
 import time
 from pathlib import Path
 
+import httpx
 import pytest
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from flowagg_consumer.effects import Start
+from flowagg_consumer.log import Log
+from flowagg_consumer.settings import ConsumerSettings
 from flowagg_stack.apache_kafka import start_kafka_cluster
 from flowagg_stack.embedded import Server
 from flowagg_stack.processes import Processes
 from flowagg_stack.services import start_service
 from flowagg_stack.topics import ensure_topic
 
+from tests.conftest import Place
 from tests.faults.proxy import PASS, Condition, Network
 from tests.faults.start import proxied
 from tests.integration.tools import wait_for
-
-pytestmark = pytest.mark.cluster
 
 PARTITIONS = 6
 SLOW = Condition(delay_seconds=0.3)
@@ -25,6 +29,7 @@ HELD_SECONDS = 1.3
 SHARED_SECONDS = 20
 
 
+@pytest.mark.cluster
 def test_an_answer_that_was_lost_is_noticed(processes: Processes, tmp_path: Path, redis_server: Server) -> None:
     with Network() as network:
         kafka = start_kafka_cluster(processes, tmp_path, brokers=1)
@@ -56,3 +61,53 @@ def test_an_answer_that_was_lost_is_noticed(processes: Processes, tmp_path: Path
 
         wait_for(shared, "both have half of the partitions", SHARED_SECONDS)
         assert "and the group says [" in first.child.log.read_text(encoding="utf-8")
+        wait_for(lambda: "flowagg_consumer_rejoins_total 1.0" in httpx.get(f"{first.url}/metrics").text, "counted", 5)
+
+
+def test_records_that_do_not_come_are_noticed(place: Place) -> None:
+    settings = ConsumerSettings(
+        kafka_bootstrap_servers=place.environment["FLOWAGG_KAFKA_BOOTSTRAP_SERVERS"],
+        kafka_topic=place.topic,
+        view=place.view,
+        silence_seconds=0.5,
+    )
+    log = Log(settings)
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    places = dict.fromkeys(range(PARTITIONS), 0)
+    assigned: list[int] = []
+
+    def produce() -> None:
+        for number in range(PARTITIONS):
+            producer.produce(place.topic, b"{}", b"[]", number)
+        assert producer.flush(20) == 0
+
+    def fetch() -> None:
+        fetched = log.fetch(0.1)
+        for number in fetched.assigned:
+            assigned.append(number)
+            log.restart(number, Start(places[number], -1))
+        for number, runs in fetched.records.items():
+            places[number] = runs[-1].offsets[-1] + 1
+
+    def all_at(offset: int) -> bool:
+        fetch()
+        return set(places.values()) == {offset}
+
+    try:
+        produce()
+        wait_for(lambda: all_at(1), "all come", 30)
+        # As librdkafka has stopped it: nobody here has asked for that.
+        assert log._consumer is not None
+        log._consumer.pause([TopicPartition(place.topic, 4)])
+        produce()
+
+        def others_come() -> bool:
+            fetch()
+            return places == {**dict.fromkeys(range(PARTITIONS), 2), 4: 1}
+
+        wait_for(others_come, "the others come", 30)
+        wait_for(lambda: all_at(2), "this one comes, too", 30)
+        assert log.rejoins == 1
+        assert sorted(assigned) == sorted(2 * list(range(PARTITIONS)))
+    finally:
+        log.close()

@@ -27,7 +27,7 @@ from confluent_kafka.admin import (
     OffsetSpec,
     TopicDescription,
 )
-from flowagg.kafka import InvalidProperties, LookUps, known_offset, log_error
+from flowagg.kafka import GroupLooks, InvalidProperties, LookUps, known_offset, log_error
 from flowagg.settings import KafkaSettings
 from flowagg.topic_rules import judge_topic
 
@@ -100,6 +100,7 @@ class KafkaClient:
         self._said, self._said_code, self._said_at = "", 0, 0.0
         own = {"error_cb": self._note}
         self._look_ups = LookUps(settings, "operator", own)
+        self._group_looks = GroupLooks(self._look_ups)
         self._committed = Committed(settings, "operator", own)
 
     def look(self, topic: Topic, group: str, clock: Callable[[], float]) -> KafkaLook:
@@ -269,9 +270,8 @@ class KafkaClient:
 
     def _group(self, group: str, topic: str) -> tuple[str, dict[str, frozenset[int]] | None]:
         """The group's state, and its members' partitions; empty and None: this broker does not say."""
-        futures = self._look_ups.client.describe_consumer_groups([group], request_timeout=self._timeout_seconds)
         try:
-            found = self._result(futures[group])
+            found = self._result(self._group_looks.start(group))
         except KafkaException as error:
             if _code(error) in _UNKNOWN_GROUP | _REFUSED:
                 return "", None

@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -14,7 +15,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec, TopicDescription
+from confluent_kafka.admin import (
+    AdminClient,
+    ConsumerGroupDescription,
+    ListOffsetsResultInfo,
+    OffsetSpec,
+    TopicDescription,
+)
 
 from flowagg.errors import FlowaggError
 from flowagg.settings import KafkaSettings
@@ -38,6 +45,8 @@ _NO_CONNECTION = frozenset(
 _FAILURES_TO_RENEW = 3
 _LEAST_RENEW_SECONDS = 5.0
 _MOST_HEDGE_SECONDS = 60.0
+_COORDINATOR_SECONDS = 3600.0
+"""The longest that librdkafka takes."""
 
 METADATA_MAX_AGE_MS = 10_000
 """librdkafka refreshes metadata every 5 minutes by default: far too late to see a topic grow."""
@@ -214,6 +223,30 @@ class LookUps:
             spares.remove(client)
             spares.append(self.client)
             self.client, self._made_at = client, time.monotonic()
+
+
+class GroupLooks:
+    """Descriptions of consumer groups, of each one at a time.
+
+    Without a time-out of librdkafka's: a look-up at a coordinator that has timed out there ends the process
+    once the coordinator can be reached (2.16: rd_kafka_admin_coord_request frees what rd_kafka_coord_req_fail uses
+    then; seen as the assertion `eonce->refcnt > 0`, and as SIGSEGV). So the caller waits for as long as it likes, and a
+    look-up that is under way is not begun again.
+    """
+
+    def __init__(self, look_ups: LookUps) -> None:
+        self._look_ups = look_ups
+        # Weak: a client's end may wait for good, and LookUps sees to it that nobody waits with it.
+        self._asked: dict[str, tuple[weakref.ref[AdminClient], Future[ConsumerGroupDescription]]] = {}
+
+    def start(self, group: str) -> "Future[ConsumerGroupDescription]":
+        """The description that is under way, else a new one."""
+        client = self._look_ups.client
+        asked = self._asked.get(group)
+        if asked is None or asked[0]() is not client or asked[1].done():
+            futures = client.describe_consumer_groups([group], request_timeout=_COORDINATOR_SECONDS)
+            asked = self._asked[group] = weakref.ref(client), futures[group]
+        return asked[1]
 
 
 def _started(look_up: Awaitable[_T]) -> "asyncio.Future[_T]":

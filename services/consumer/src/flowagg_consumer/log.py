@@ -5,11 +5,13 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final, overload
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, ConsumerGroupDescription, OffsetSpec, TopicDescription
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, ListOffsetsResultInfo, OffsetSpec, TopicDescription
 from flowagg.kafka import (
+    GroupLooks,
     KafkaUnavailable,
     LookUps,
     TopicMissing,
@@ -28,6 +30,7 @@ from flowagg_consumer.pace import Pace
 from flowagg_consumer.partition import DeadLetter, StopReason
 from flowagg_consumer.records import Records
 from flowagg_consumer.settings import ConsumerSettings
+from flowagg_consumer.silence import Silence
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +56,10 @@ _UNTOLD: Final = {
 
 
 class Log:
-    """A member of the view's consumer group, an admin client and a producer of dead letters."""
+    """A member of the view's consumer group, an admin client and a producer of dead letters.
+
+    rejoins: members that a new one took the place of.
+    """
 
     def __init__(self, settings: ConsumerSettings) -> None:
         self._topic = settings.kafka_topic
@@ -66,15 +72,18 @@ class Log:
         self._revoked: list[int] = []
         self._assigned: list[int] = []
         self._commit_failed = False
+        self.rejoins = 0
         self._settings = settings
         self._owned: set[int] = set()
         self._tried_at = float("-inf")
         self._consumer: Consumer | None = None
         self._membership: Membership | None = None
+        self._silence = Silence(settings.silence_seconds)
         self._join()
         if self._consumer is None:
             Consumer(self._properties("classic")).close()  # wrong properties end the process, also without Kafka
         self._look_ups = LookUps(settings, "consumer")
+        self._group_looks = GroupLooks(self._look_ups)
         letters = {
             "enable.idempotence": True,
             "linger.ms": 0,
@@ -142,25 +151,33 @@ class Log:
         that was replaced, or is still loading its groups.
         """
         _log.error("the group's member takes part no more; a new one takes its place", extra={"reason": reason})
+        self.rejoins += 1
         self._consumer = None
+        self._silence.ended(self._owned)
         self._revoked += sorted(self._owned)
         self._assigned = []
         self._owned = set()
         # It may wait for answers that do not come.
         threading.Thread(target=member.close, name="leave-group", daemon=True).start()
 
-    def _check_membership(self) -> None:
-        """Leave the group where an answer of it was lost; fetch() joins anew."""
-        member, membership = self._consumer, self._membership
-        if member is None or membership is None:
+    def _check_member(self) -> None:
+        """Leave the group where its member will not go on by itself; fetch() joins anew."""
+        member, membership, now = self._consumer, self._membership, time.monotonic()
+        if member is None:
             return
-        found = membership.disagreement(time.monotonic(), member.memberid(), self._owned, self._start_group_look)
+        found = self._silence.stuck(now, self._start_ends)
+        if found is None and membership is not None:
+            ask = partial(self._group_looks.start, f"flowagg-{self._settings.view}")
+            found = membership.disagreement(now, member.memberid(), self._owned, ask)
         if found is not None:
             self._give_up(member, found)
 
-    def _start_group_look(self) -> "Future[ConsumerGroupDescription]":
-        group = f"flowagg-{self._settings.view}"
-        return self._look_ups.client.describe_consumer_groups([group], request_timeout=self._timeout_seconds)[group]
+    def _start_ends(self, numbers: list[int]) -> "dict[int, Future[ListOffsetsResultInfo]]":
+        request = {TopicPartition(self._topic, number): OffsetSpec.latest() for number in numbers}
+        futures = self._look_ups.client.list_offsets(
+            request, request_timeout=self._timeout_seconds, isolation_level=IsolationLevel.READ_COMMITTED
+        )
+        return {part.partition: future for part, future in futures.items()}
 
     def keep_pace(self, wait_seconds: float) -> None:
         """Wait where no more records may be taken yet, but not longer than that."""
@@ -169,7 +186,7 @@ class Log:
 
     def fetch(self, wait_seconds: float) -> fx.Fetched:
         """Wait for a record, then for more up to the batch's bounds."""
-        self._check_membership()
+        self._check_member()
         if self._consumer is None and time.monotonic() >= self._tried_at + _JOIN_SECONDS:
             self._join()
         member = self._consumer
@@ -189,7 +206,9 @@ class Log:
                 self._pace.took(sum(message.error() is None for message in messages))
         revoked, assigned, self._revoked, self._assigned = self._revoked, self._assigned, [], []
         failed, self._commit_failed = self._commit_failed, False
-        return _sort_out(messages, revoked, assigned, failed)
+        fetched = _sort_out(messages, revoked, assigned, failed)
+        self._silence.took(_places(fetched), drained=len(messages) < most)
+        return fetched
 
     def start_describe(self) -> "Future[TopicDescription]":
         """Start a description of the topic; resolve it with await_topic()."""
@@ -249,6 +268,7 @@ class Log:
             if start.offset > 0 and start.leader_epoch >= 0:
                 self._seek(TopicPartition(self._topic, number, start.offset, leader_epoch=start.leader_epoch))
             self._member.resume([part])
+            self._silence.started(number, start.offset)
         except KafkaException as error:  # taken away meanwhile: the next fetch tells
             raise fx.LogAway(f"partition {number} could not be started: {error}") from error
 
@@ -272,6 +292,7 @@ class Log:
 
     def pause(self, number: int) -> None:
         """Fetch nothing more of a partition until restart()."""
+        self._silence.ended([number])
         try:
             self._member.pause([TopicPartition(self._topic, number)])
         except (KafkaException, fx.LogAway) as error:
@@ -364,6 +385,7 @@ class Log:
         try:
             numbers = [part.partition for part in parts]
             self._owned.difference_update(numbers)
+            self._silence.ended(numbers)
             self._revoked += numbers
             self._assigned = [number for number in self._assigned if number not in numbers]
             consumer.incremental_unassign(parts)
@@ -429,6 +451,11 @@ def _sort_out(messages: list[Message], revoked: list[int], assigned: list[int], 
             errors.append(f"{error.name()}: {error.str()}")
     records = {number: _columns(found) for number, found in by_partition.items()}
     return fx.Fetched(revoked, assigned, records, ends, stops, errors, commit_failed)
+
+
+def _places(fetched: fx.Fetched) -> dict[int, int]:
+    """By partition, the next offset to come."""
+    return {number: runs[-1].offsets[-1] + 1 for number, runs in fetched.records.items()} | dict(fetched.ends)
 
 
 def _columns(messages: list[Message]) -> list[Records]:

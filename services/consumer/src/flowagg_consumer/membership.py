@@ -10,8 +10,12 @@ the group thinks it owns.
 from collections.abc import Callable, Set
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Final
 
 from confluent_kafka.admin import ConsumerGroupDescription
+
+_PATIENCE_SECONDS: Final = 30.0
+"""For an answer: that of a client that has been replaced never comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,8 @@ class Membership:
     ) -> str | None:
         """What the two disagree over for good, or None. Returns at once.
 
-        now: seconds on a monotonic clock. ask: starts a description of the group. owned: partitions of the topic.
+        now: seconds on a monotonic clock. ask: starts a description of the group, or has one under way. owned:
+        partitions of the topic.
         """
         if self._asked is None:
             if now >= self._next_at:
@@ -50,6 +55,8 @@ class Membership:
                 self._asked, self._owned = ask(), frozenset(owned)
             return None
         if not self._asked.done():
+            if now >= self._next_at + _PATIENCE_SECONDS:
+                self._asked = None
             return None
         asked, self._asked = self._asked, None
         look = self._look(asked, member_id, owned)

@@ -17,6 +17,10 @@ for _reason in DeadLetterReason:
     DEAD_LETTERS.labels(_reason.value)  # shown as 0 from the start: a rate needs a value before the first letter
 LOADS = Counter("flowagg_consumer_loads", "Loads of a partition's stored position: read, or memory kept.", ["outcome"])
 REFETCHES = Counter("flowagg_consumer_refetches", "Gaps in the log that were fetched again.")
+REJOINS = Counter(
+    "flowagg_consumer_rejoins",
+    "Members of the group that a new one took the place of: failed for good, or in disagreement with the group.",
+)
 POSITION = Gauge("flowagg_consumer_position", "Applied position of an owned partition.", ["partition"])
 PARTITIONS = Gauge("flowagg_consumer_partitions", "Owned partitions by state: running, loading, stopped.", ["state"])
 STOPPED = Gauge(

@@ -90,6 +90,13 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         description="Time between looks at what the group thinks that this consumer owns, in seconds; where both "
         "disagree in two looks, it joins anew (KIP-848).",
     )
+    silence_seconds: float = Field(
+        5.0,
+        ge=0.5,
+        le=300,
+        description="Time between looks at partitions of which nothing comes, in seconds; where two find that the log "
+        "has more, the consumer joins the group anew.",
+    )
     stuck_seconds: float = Field(
         60.0,
         gt=0,

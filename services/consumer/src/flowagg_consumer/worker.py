@@ -174,6 +174,7 @@ class Worker:
         _raise_to(metrics.FLOWS, counts.flows)
         _raise_to(metrics.BATCHES, counts.batches)
         _raise_to(metrics.REFETCHES, counts.refetches)
+        _raise_to(metrics.REJOINS, self._log.rejoins)
         for outcome, count in counts.loads.items():
             _raise_to(metrics.LOADS.labels(outcome), count)
         for reason, count in counts.dead_letters.items():
