@@ -41,7 +41,10 @@ from flowagg_stack.topics import ensure_topic
 from tests.conftest import PARTITIONS, Place
 from tests.integration.tools import assert_exact, post, wait_for
 
-pytestmark = pytest.mark.timeout(240)  # whole stacks, and programs that are started for each command
+pytestmark = [
+    pytest.mark.operations,
+    pytest.mark.timeout(240),
+]  # whole stacks, and programs that are started for each command
 
 StartStack = Callable[..., Stack]
 COMMAND_SECONDS = 90

@@ -30,7 +30,7 @@ from flowagg_writer.murmur2 import partition_of
 from tests.conftest import Place
 from tests.integration.tools import assert_exact, get, post, wait_for
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.operations, pytest.mark.timeout(240)]
 
 StartStack = Callable[..., Stack]
 Record = tuple[int, bytes | None, bytes | None]

@@ -1,12 +1,15 @@
 """What librdkafka forgets: a consumer notices, and joins its group anew."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from flowagg.kafka import GroupLooks
+from flowagg.settings import KafkaSettings
 from flowagg_consumer.effects import Start
 from flowagg_consumer.log import Log
 from flowagg_consumer.settings import ConsumerSettings
@@ -62,6 +65,33 @@ def test_an_answer_that_was_lost_is_noticed(processes: Processes, tmp_path: Path
         wait_for(shared, "both have half of the partitions", SHARED_SECONDS)
         assert "and the group says [" in first.child.log.read_text(encoding="utf-8")
         wait_for(lambda: "flowagg_consumer_rejoins_total 1.0" in httpx.get(f"{first.url}/metrics").text, "counted", 5)
+
+
+@pytest.mark.cluster
+def test_a_look_at_a_group_outlives_its_coordinator(processes: Processes, tmp_path: Path) -> None:
+    """One with a time-out of librdkafka's has ended the process at this place."""
+    kafka = start_kafka_cluster(processes, tmp_path, brokers=1)
+    looks = GroupLooks(KafkaSettings(kafka_bootstrap_servers=kafka.bootstrap_servers), "test")
+
+    def answered() -> bool:
+        """Whether the coordinator has said something about the group, be it that it is not there."""
+        looks.poll()
+        with suppress(TimeoutError):
+            looks.start("nobody").exception(1)
+            return True
+        return False
+
+    try:
+        wait_for(answered, "the first answer", 60)
+        kafka.kill(1)
+        asked = looks.start("nobody")
+        time.sleep(3)
+        assert looks.start("nobody") is asked
+        kafka.restart(1)
+        kafka.wait_ready()
+        wait_for(answered, "an answer", 60)
+    finally:
+        looks.close()
 
 
 def test_records_that_do_not_come_are_noticed(place: Place) -> None:

@@ -35,7 +35,7 @@ from tests.conftest import Place
 from tests.integration.repair_guide import Shell
 from tests.integration.tools import assert_exact, get, post, wait_check, wait_for, wait_fresh
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.operations, pytest.mark.timeout(240)]
 
 PARTITIONS = 6
 SHAPE = Shape(keys=200, hours=3)

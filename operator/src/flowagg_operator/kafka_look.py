@@ -100,13 +100,14 @@ class KafkaClient:
         self._said, self._said_code, self._said_at = "", 0, 0.0
         own = {"error_cb": self._note}
         self._look_ups = LookUps(settings, "operator", own)
-        self._group_looks = GroupLooks(self._look_ups)
+        self._group_looks = GroupLooks(settings, "operator", own)
         self._committed = Committed(settings, "operator", own)
 
     def look(self, topic: Topic, group: str, clock: Callable[[], float]) -> KafkaLook:
         """Bring the topics about, judge them, and take a snapshot of the group's offsets."""
         done: list[str] = []
         self._look_ups.client.poll(0)  # serves callbacks and librdkafka's log lines, which would pile up
+        self._group_looks.poll()
         try:
             partitions, findings = self._topics(topic, done)
         except _Failed as failed:
@@ -128,6 +129,7 @@ class KafkaClient:
     def close(self) -> None:
         """End the clients."""
         self._committed.close()
+        self._group_looks.close()
         self._look_ups.close()
 
     def _topics(self, topic: Topic, done: list[str]) -> tuple[int, list[str]]:

@@ -6,7 +6,6 @@ import logging
 import re
 import threading
 import time
-import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -45,6 +44,8 @@ _NO_CONNECTION = frozenset(
 _FAILURES_TO_RENEW = 3
 _LEAST_RENEW_SECONDS = 5.0
 _MOST_HEDGE_SECONDS = 60.0
+_GROUP_PATIENCE_SECONDS = 10.0
+_MOST_GROUP_PATIENCE_SECONDS = 300.0
 _COORDINATOR_SECONDS = 3600.0
 """The longest that librdkafka takes."""
 
@@ -226,27 +227,49 @@ class LookUps:
 
 
 class GroupLooks:
-    """Descriptions of consumer groups, of each one at a time.
+    """Descriptions of a consumer group, one at a time, by a client of their own.
 
     Without a time-out of librdkafka's: a look-up at a coordinator that has timed out there ends the process
     once the coordinator can be reached (2.16: rd_kafka_admin_coord_request frees what rd_kafka_coord_req_fail uses
     then; seen as the assertion `eonce->refcnt > 0`, and as SIGSEGV). So the caller waits for as long as it likes, and a
-    look-up that is under way is not begun again.
+    look-up that is under way is not begun again. One without an answer for long was seen to never get one, though the
+    coordinator is back: then a new client takes the client's place.
     """
 
-    def __init__(self, look_ups: LookUps) -> None:
-        self._look_ups = look_ups
-        # Weak: a client's end may wait for good, and LookUps sees to it that nobody waits with it.
-        self._asked: dict[str, tuple[weakref.ref[AdminClient], Future[ConsumerGroupDescription]]] = {}
+    def __init__(self, settings: KafkaSettings, service: str, own: Mapping[str, Any] | None = None) -> None:
+        """own: properties of the client's own. Raises what admin_properties and the client's construction raise."""
+        self._make = partial(AdminClient, admin_properties(settings, service) | dict(own or {}))
+        self._client: AdminClient | None = None
+        self._asked: Future[ConsumerGroupDescription] | None = None
+        self._asked_at = 0.0
+        self._patience_seconds = _GROUP_PATIENCE_SECONDS
 
     def start(self, group: str) -> "Future[ConsumerGroupDescription]":
         """The description that is under way, else a new one."""
-        client = self._look_ups.client
-        asked = self._asked.get(group)
-        if asked is None or asked[0]() is not client or asked[1].done():
-            futures = client.describe_consumer_groups([group], request_timeout=_COORDINATOR_SECONDS)
-            asked = self._asked[group] = weakref.ref(client), futures[group]
-        return asked[1]
+        now = time.monotonic()
+        if self._asked is not None and self._asked.done():
+            self._patience_seconds, self._asked = _GROUP_PATIENCE_SECONDS, None
+        if self._asked is not None and now >= self._asked_at + self._patience_seconds:
+            self._patience_seconds = min(2 * self._patience_seconds, _MOST_GROUP_PATIENCE_SECONDS)
+            self.close()
+        if self._asked is None:
+            if self._client is None:
+                self._client = self._make()
+                atexit.register(self.close)  # keeps it until then
+            futures = self._client.describe_consumer_groups([group], request_timeout=_COORDINATOR_SECONDS)
+            self._asked, self._asked_at = futures[group], now
+        return self._asked
+
+    def poll(self) -> None:
+        """Serve callbacks and librdkafka's log lines, which would pile up."""
+        if self._client is not None:
+            self._client.poll(0)
+
+    def close(self) -> None:
+        """Have no client any more."""
+        atexit.unregister(self.close)
+        old, self._client, self._asked = [self._client] if self._client is not None else [], None, None
+        _end(old)
 
 
 def _started(look_up: Awaitable[_T]) -> "asyncio.Future[_T]":

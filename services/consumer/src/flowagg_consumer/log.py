@@ -83,7 +83,7 @@ class Log:
         if self._consumer is None:
             Consumer(self._properties("classic")).close()  # wrong properties end the process, also without Kafka
         self._look_ups = LookUps(settings, "consumer")
-        self._group_looks = GroupLooks(self._look_ups)
+        self._group_looks = GroupLooks(settings, "consumer")
         letters = {
             "enable.idempotence": True,
             "linger.ms": 0,
@@ -342,12 +342,14 @@ class Log:
     def serve_logs(self) -> None:
         """Hand librdkafka's log lines of the other clients on; unserved they would pile up."""
         self._look_ups.client.poll(0)
+        self._group_looks.poll()
         self._producer.poll(0)
 
     def close(self) -> None:
         """Leave the group."""
         if self._consumer is not None:
             self._consumer.close()
+        self._group_looks.close()
         self._look_ups.close()
 
     def _offsets(self, numbers: list[int], spec: Any) -> dict[int, Any]:
