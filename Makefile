@@ -18,6 +18,9 @@ FAILOVERS ?= 6
 SEED ?=
 BASE ?= python:3.13-slim-bookworm
 PYTEST_ARGS ?=
+# Processes for tests, each with a Kafka and a Redis of its own; WORKERS=0 for none beside pytest's.
+WORKERS ?= 0
+WORKERS_ARGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SHAPE ?=
 FAULTS ?= 200
 POSTED ?= 1000000
@@ -26,6 +29,10 @@ PARTITIONS ?= 100
 MINUTES ?= 30
 BENCH_AUTOSCALING_FILES := --plot docs/assets/autoscaling.png --markdown docs/assets/autoscaling.md \
   --json benchmarks/results/autoscaling.json
+
+# The others are scripts of one folder.
+BENCHMARKS_AS_PACKAGES := benchmarks/autoscaling benchmarks/guard.py \
+  tests/unit/benchmarks_autoscaling tests/unit/benchmarks_guard
 
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 
@@ -48,8 +55,14 @@ run: .venv/.synced ## Run the whole system here and post the sample (PORT=8080)
 .PHONY: test
 test: .venv/.synced ## Run the tests, on a real Kafka and a real Redis that they start themselves
 	@$(PYTHON) -m flowagg_stack provision
-	@$(PYTHON) -m flowagg_cluster build helm helm3 versitygw
-	@$(PYTHON) -m pytest -m 'not cluster and not e2e' $(PYTEST_ARGS)
+	@$(PYTHON) -m flowagg_cluster build helm helm3
+	@$(PYTHON) -m pytest -m 'not cluster and not e2e and not operations' $(WORKERS_ARGS) $(PYTEST_ARGS)
+
+.PHONY: test-operations
+test-operations: .venv/.synced ## Run the tests of backups, views, dead letters and repairs, on whole stacks
+	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) -m flowagg_cluster build versitygw
+	@$(PYTHON) -m pytest tests/integration -m operations $(WORKERS_ARGS) $(PYTEST_ARGS)
 
 .PHONY: test-cluster
 test-cluster: .venv/.synced ## Run the tests on three Kafka brokers, a Redis Sentinel set and a Kubernetes API server
@@ -84,8 +97,8 @@ soak: .venv/.synced ## Load with faults for MINUTES=30: memory, files, connectio
 check: .venv/.synced ## Format, lint, types, import contracts, lock and docs drift
 	@.venv/bin/ruff format --check --quiet . || { echo "make format mends the formatting"; exit 1; }
 	@.venv/bin/ruff check --quiet .
-	@.venv/bin/mypy --no-error-summary libs services operator/src cli/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests benchmarks tests --exclude 'benchmarks.autoscaling/'
-	@.venv/bin/mypy --no-error-summary --explicit-package-bases benchmarks/autoscaling tests/unit/benchmarks_autoscaling
+	@.venv/bin/mypy --no-error-summary libs services operator/src cli/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests benchmarks tests --exclude 'benchmarks.(autoscaling|guard|peers)'
+	@.venv/bin/mypy --no-error-summary --explicit-package-bases $(BENCHMARKS_AS_PACKAGES)
 	@.venv/bin/lint-imports --no-cache > .venv/imports.txt || { cat .venv/imports.txt; exit 1; }
 	@uv=$$(./dev/find-uv.sh) && "$$uv" lock --check --quiet
 	@$(PYTHON) -m flowagg_stack reference --check
@@ -104,6 +117,10 @@ docs: .venv/.synced ## Write the generated reference anew
 bench-consumer: .venv/.synced ## Measure the consumer beside a bare consume-decode-fold loop (FLOWS=, KEYS=)
 	@$(PYTHON) -m flowagg_stack provision
 	@$(PYTHON) benchmarks/hot_paths/consumer.py --flows $(FLOWS) --keys $(KEYS)
+
+.PHONY: bench-guard
+bench-guard: .venv/.synced ## Check that no hot loop takes more CPU a flow than it did, beside a bare loop on the same data
+	@$(PYTHON) -m benchmarks.guard
 
 .PHONY: bench-failover
 bench-failover: .venv/.synced ## Kill the Redis master ROUNDS times and time until applies go on

@@ -1,0 +1,188 @@
+"""A guard against slower hot loops: CPU per flow of each, beside a bare loop on the same data in the same process.
+
+    make bench-guard
+
+The loops are the services' own code without I/O. Each turn runs the bare loop and then the hot one; the ratio is of
+these neighbours, so that a slow or busy machine slows both. REFERENCE has the medians when they were last looked
+at; a loop fails when it takes more than BAND times its reference. Prints what to change where that was meant.
+"""
+
+import argparse
+import gc
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+from flowagg.flow import ByteCounts, Flow, encode_key, encode_value
+from flowagg.view import Meta, encode_totals, totals_field
+from flowagg_consumer.marks import Window
+from flowagg_consumer.partition import Partition
+from flowagg_consumer.records import Records
+from flowagg_load.generator import Shape, flows
+from flowagg_reader.union import render
+from flowagg_writer.batch import Acknowledgements, KnownKeys, plan
+from flowagg_writer.partitioner import partitioner
+
+BAND: Final = 1.5
+REFERENCE: Final = {"consumer": 1.9, "writer": 2.5, "writer, keyed": 6.1, "reader": 4.9}
+_TURNS: Final = 15
+_FLOWS: Final = 60_000
+_KEYS: Final = 20_000
+_BATCH: Final = 10_000
+_BODY: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Two ways through the same flows. bare: what no service can do without. hot: what the service does."""
+
+    name: str
+    bare: Callable[[], object]
+    hot: Callable[[], object]
+
+
+def main() -> None:
+    """Measure and print; the exit status says whether each loop is within its band."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=_TURNS, help="turns of each loop (%(default)s)")
+    given = parser.parse_args()
+    gc.set_threshold(100_000, 50, 100)  # as the services do
+    sample = list(islice(flows(Shape(keys=_KEYS, hours=3), seed=1), _FLOWS))
+    loops = [consumer(sample), writer(sample), writer(sample, "guard"), reader(sample)]
+    gc.freeze()
+    print(f"{len(sample):,} flows over {_KEYS:,} flow keys, {given.turns} turns; ns of CPU per flow, medians")
+    print(f"{'':16}{'bare':>8}{'hot':>8}{'ratio':>8}{'reference':>11}")
+    slow = [loop.name for loop in loops if not within(loop, given.turns, len(sample))]
+    print(f"slower than {BAND:g} times the reference: {', '.join(slow)}" if slow else f"all within {BAND:g} times")
+    if slow:
+        print("Where that was meant, say why in docs/performance.md and set REFERENCE in benchmarks/guard.py.")
+    sys.exit(1 if slow else 0)
+
+
+def within(loop: Loop, turns: int, count: int) -> bool:
+    """Whether a loop is within its band; prints its line."""
+    bare, hot, ratios = [], [], []
+    loop.bare(), loop.hot()  # the first turn fills caches
+    for _ in range(turns):
+        bare.append(_cpu_seconds(loop.bare))
+        hot.append(_cpu_seconds(loop.hot))
+        ratios.append(hot[-1] / bare[-1])
+    ratio, reference = statistics.median(ratios), REFERENCE[loop.name]
+    each = [statistics.median(seconds) / count * 1e9 for seconds in (bare, hot)]
+    print(f"{loop.name:16}{each[0]:>8.0f}{each[1]:>8.0f}{ratio:>8.2f}{reference:>11.2f}")
+    return ratio <= BAND * reference
+
+
+def consumer(sample: list[Flow]) -> Loop:
+    """From records of one partition whose flow keys are in memory to the totals that the script would write.
+
+    Bare: decode, fold into a dictionary.
+    """
+    keys = [encode_key(flow.src_app, flow.dest_app, flow.vpc_id, flow.hour) for flow in sample]
+    values = [encode_value(flow.bytes_tx, flow.bytes_rx) for flow in sample]
+    batches = [(keys[at : at + _BATCH], values[at : at + _BATCH]) for at in range(0, len(sample), _BATCH)]
+    decode = msgspec.json.Decoder(ByteCounts).decode_lines
+    sums: dict[bytes, tuple[int, int]] = {}
+    partition = Partition(0, Meta(0, "topic", 0, 0, incomplete=False, incarnation="i"), Window(86_400_000))
+
+    def bare() -> object:
+        for some_keys, some_values in batches:
+            for key, each in zip(some_keys, decode(b"\n".join(some_values)), strict=True):
+                bytes_tx, bytes_rx = sums.get(key, (0, 0))
+                sums[key] = (bytes_tx + each.bytes_tx, bytes_rx + each.bytes_rx)
+        return sums
+
+    def hot() -> object:
+        written = None
+        for some_keys, some_values in batches:
+            offsets = range(partition.position, partition.position + len(some_keys))
+            examined = partition.examine(Records(offsets, some_keys, some_values, 0, [0] * len(some_keys)))
+            assert examined is not None
+            folded = partition.fold(examined)
+            if folded.missing:
+                partition.fill(folded, partition.position, "i", [None] * len(folded.missing))
+            written = partition.totals(folded)
+            partition.sent(folded)
+            partition.acknowledged(folded)
+        return written
+
+    return Loop("consumer", bare, hot)
+
+
+def writer(sample: list[Flow], key: str | None = None) -> Loop:
+    """From bodies of 1,000 flows to the calls of a producer that takes everything. Bare: decode the bodies."""
+    bodies = [msgspec.json.encode(sample[start : start + _BODY]) for start in range(0, len(sample), _BODY)]
+    decode = msgspec.json.Decoder(list[Flow]).decode
+    reports: deque[object] = deque(maxlen=0)
+    partition_of = partitioner()
+
+    def bare() -> object:
+        return sum(len(decode(body)) for body in bodies)
+
+    def take(*record: object) -> None:
+        reports.append(record)
+
+    def hot() -> object:
+        known = KnownKeys(1_000)
+        handed = 0
+        for number, body in enumerate(bodies):
+            batch = plan(body, None if key is None else f"{key}-{number}", 6)
+            handed += len(batch.flows)
+            acknowledgements = Acknowledgements(len(batch.flows), lambda: None)
+            deque(batch.hand_over(take, "flows", acknowledgements, known, partition_of), maxlen=0)
+        return handed
+
+    return Loop("writer" if key is None else "writer, keyed", bare, hot)
+
+
+def reader(sample: list[Flow]) -> Loop:
+    """From what Redis holds of an hour in 6 partitions to its body. Bare: encode the rows, which are sorted already."""
+    totals = [
+        (totals_field(encode_key(flow.src_app, flow.dest_app, flow.vpc_id, 0)), encode_totals(number, number + 1))
+        for number, flow in enumerate({(f.src_app, f.dest_app, f.vpc_id): f for f in sample}.values())
+    ]
+    partitions = [[part for pair in totals[number::6] for part in pair] for number in range(6)]
+    # As many rows as flows are counted, so that ns per flow are ns per row.
+    times, left = divmod(len(sample), len(totals))
+    turns = times + (left > 0)
+    rows = [
+        Flow(src_app, dest_app, vpc_id, 0, number, number + 1)
+        for number, (src_app, dest_app, vpc_id) in enumerate(
+            sorted({(flow.src_app, flow.dest_app, flow.vpc_id) for flow in sample})
+        )
+    ]
+    encode = msgspec.json.Encoder().encode
+
+    def bare() -> object:
+        return [encode(rows) for _ in range(turns)]
+
+    def hot() -> object:
+        return [_result(render(0, [list(part) for part in partitions])) for _ in range(turns)]
+
+    return Loop("reader", bare, hot)
+
+
+def _result(steps: Generator[None, None, Any]) -> Any:
+    """What a generator returns in the end."""
+
+    def through() -> Iterator[Any]:
+        yield (yield from steps)
+
+    *_, result = through()
+    return result
+
+
+def _cpu_seconds(run: Callable[[], object]) -> float:
+    began = time.process_time()
+    run()
+    return time.process_time() - began
+
+
+if __name__ == "__main__":
+    main()
