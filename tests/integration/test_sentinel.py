@@ -129,7 +129,8 @@ def test_writes_go_on_with_another_master_and_the_killed_one_comes_back_as_a_rep
     wait_for(lambda: write_again(client, "after"), "a write to another master", FAILOVER_SECONDS)
     new = address_of(client)
     assert new != old
-    assert redis_set.master() == new
+    # They say so once they have seen it in the node's next INFO.
+    wait_for(lambda: redis_set.master() == new, "the sentinels name the other master", FAILOVER_SECONDS)
 
     redis_set.restart(old)
     wait_for(lambda: ask(old, "GET", "key") == b"after", "the killed node has what was written without it", 5)

@@ -11,7 +11,7 @@ them, those of the system too, and trust the system's beside the CA that was giv
 import asyncio
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import redis.asyncio
@@ -160,6 +160,16 @@ class _Discovery:
         self._knew = sentinel
         return state["ip"], state["port"]
 
+    @staticmethod
+    def promoted(replicas: Iterable[Mapping[str, Any]]) -> tuple[str, int] | None:
+        """The address of the replica that the sentinel, which leads a failover, makes the master; None: not known.
+
+        It is the master a second before the sentinels say so: they see it in its next INFO. Until it is, it refuses
+        writes, and the caller asks again. Where the failover comes to nothing, what was written there is lost, as with
+        any failover.
+        """
+        return next(((found["ip"], found["port"]) for found in replicas if "promoted" in found["flags"]), None)
+
 
 def _none_knows(name: str, problems: Mapping[tuple[str, int], redis.RedisError]) -> redis.RedisError:
     asked = "; ".join(f"{host}:{port}: {error}" for (host, port), error in problems.items())
@@ -177,6 +187,10 @@ class _Sentinels(_Discovery):
                 pool = redis.ConnectionPool(host=host, port=port, retry=Retry(NoBackoff(), 0), **self.options)
                 with redis.Redis.from_pool(pool) as sentinel:
                     state: Any = sentinel.sentinel_master(name, return_responses=True)
+                    if "failover_in_progress" in state["flags"]:
+                        promoted = self.promoted(sentinel.sentinel_slaves(name))
+                        if promoted is not None:
+                            return promoted
                 return self.master((host, port), state)
             except redis.RedisError as error:
                 problems[host, port] = error
@@ -213,6 +227,10 @@ class _AsyncSentinels(_Discovery):
                 options = {"host": host, "port": port, "retry": AsyncRetry(NoBackoff(), 0), **self.options}
                 async with redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**options)) as sentinel:
                     state: Any = await sentinel.sentinel_master(name, return_responses=True)
+                    if "failover_in_progress" in state["flags"]:
+                        promoted = self.promoted(await sentinel.sentinel_slaves(name))
+                        if promoted is not None:
+                            return promoted
                 return self.master((host, port), state)
             except redis.RedisError as error:
                 problems[host, port] = error
