@@ -45,8 +45,10 @@ class Scene:
 
     def look(self, owned: set[int], answer: Any, owned_then: set[int] | None = None) -> str | None:
         ask = self.ask(answer)
-        assert self.membership.disagreement(self.now, "me", owned, ask) is None
-        found = self.membership.disagreement(self.now + 1, "me", owned if owned_then is None else owned_then, ask)
+        assert self.membership.disagreement(self.now, lambda: "me", owned, ask) is None
+        found = self.membership.disagreement(
+            self.now + 1, lambda: "me", owned if owned_then is None else owned_then, ask
+        )
         self.now += 2
         return found
 
@@ -108,12 +110,12 @@ def test_a_member_without_an_assignment_has_none() -> None:
 def test_one_question_at_a_time_and_not_too_often() -> None:
     scene = Scene()
     for _ in range(5):
-        assert scene.membership.disagreement(scene.now, "me", {0}, scene.ask(None)) is None
+        assert scene.membership.disagreement(scene.now, lambda: "me", {0}, scene.ask(None)) is None
         scene.now += 5
     assert scene.asked == 1
 
     scene = Scene()
     for _ in range(40):
-        assert scene.membership.disagreement(scene.now, "me", {0}, scene.ask(group(0))) is None
+        assert scene.membership.disagreement(scene.now, lambda: "me", {0}, scene.ask(group(0))) is None
         scene.now += 0.25
     assert scene.asked == 5

@@ -168,7 +168,7 @@ class Log:
         found = self._silence.stuck(now, self._start_ends)
         if found is None and membership is not None:
             ask = partial(self._group_looks.start, f"flowagg-{self._settings.view}")
-            found = membership.disagreement(now, member.memberid(), self._owned, ask)
+            found = membership.disagreement(now, member.memberid, self._owned, ask)
         if found is not None:
             self._give_up(member, found)
 

@@ -42,12 +42,16 @@ class Membership:
         self._before: _Look | None = None
 
     def disagreement(
-        self, now: float, member_id: str, owned: Set[int], ask: "Callable[[], Future[ConsumerGroupDescription]]"
+        self,
+        now: float,
+        member_id: Callable[[], str],
+        owned: Set[int],
+        ask: "Callable[[], Future[ConsumerGroupDescription]]",
     ) -> str | None:
         """What the two disagree over for good, or None. Returns at once.
 
-        now: seconds on a monotonic clock. ask: starts a description of the group, or has one under way. owned:
-        partitions of the topic.
+        now: seconds on a monotonic clock. member_id: called once a look, as librdkafka answers it in another thread.
+        owned: partitions of the topic. ask: starts a description of the group, or has one under way.
         """
         if self._asked is None:
             if now >= self._next_at:
@@ -66,12 +70,15 @@ class Membership:
         self._before = None
         return f"it owns partitions {sorted(look.owned)}, and the group says {sorted(look.assigned)}"
 
-    def _look(self, asked: "Future[ConsumerGroupDescription]", member_id: str, owned: Set[int]) -> _Look | None:
+    def _look(
+        self, asked: "Future[ConsumerGroupDescription]", member_id: Callable[[], str], owned: Set[int]
+    ) -> _Look | None:
         """What the two disagree over at the moment; None where they agree, change, or nothing is known."""
         if self._owned != owned or asked.cancelled() or asked.exception() is not None:
             return None
+        own = member_id()
         for member in asked.result().members:
-            if member.member_id == member_id:
+            if member.member_id == own:
                 parts = member.assignment.topic_partitions if member.assignment is not None else []
                 assigned = frozenset(part.partition for part in parts if part.topic == self._topic)
                 return None if assigned == self._owned else _Look(self._owned, assigned)
