@@ -31,8 +31,8 @@ BENCH_AUTOSCALING_FILES := --plot docs/assets/autoscaling.png --markdown docs/as
   --json benchmarks/results/autoscaling.json
 
 # The others are scripts of one folder.
-BENCHMARKS_AS_PACKAGES := benchmarks/autoscaling benchmarks/guard.py \
-  tests/unit/benchmarks_autoscaling tests/unit/benchmarks_guard
+BENCHMARKS_AS_PACKAGES := benchmarks/autoscaling benchmarks/guard.py benchmarks/peers \
+  tests/unit/benchmarks_autoscaling tests/unit/benchmarks_guard tests/unit/benchmarks_peers
 
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 
@@ -121,6 +121,13 @@ bench-consumer: .venv/.synced ## Measure the consumer beside a bare consume-deco
 .PHONY: bench-guard
 bench-guard: .venv/.synced ## Check that no hot loop takes more CPU a flow than it did, beside a bare loop on the same data
 	@$(PYTHON) -m benchmarks.guard
+
+# Java, Go and Python packages of the others are fetched and built once. Some 45 minutes on two cores.
+.PHONY: bench-peers
+bench-peers: .venv/.synced ## Compare with Kafka Streams, Quix, Faust, Bytewax and Go services, in one run (writes docs/assets/)
+	@uv=$$(./dev/find-uv.sh) && "$$uv" sync --frozen --quiet --group plots
+	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) -m benchmarks.peers
 
 .PHONY: bench-failover
 bench-failover: .venv/.synced ## Kill the Redis master ROUNDS times and time until applies go on

@@ -95,9 +95,11 @@ class Wrk(msgspec.Struct, frozen=True):
     errors: int
 
 
-def run_wrk(url: str, seconds: int, connections: int, *arguments: str) -> Wrk:
-    """Run wrk with load.lua on one thread; see there for the arguments."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(_LUA), url, "--"]
+def run_wrk(url: str, seconds: int, connections: int, *arguments: str, headers: Mapping[str, str] | None = None) -> Wrk:
+    """Run wrk with load.lua on one thread; see there for the arguments. headers: of each request."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(_LUA)]
+    command += [f"-H{name}: {value}" for name, value in (headers or {}).items()]
+    command += [url, "--"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=seconds + 60, check=False)
     match = re.search(r"^result (.*)$", done.stdout, re.M)
     assert match is not None, done.stdout + done.stderr

@@ -1,0 +1,1 @@
+"""Our consumer beside others that keep totals of the same topic."""
