@@ -34,6 +34,7 @@ class LastFetch:
     def __init__(self, *errors: str) -> None:
         self._errors = list(errors)
         self.then: Callable[[], None] = lambda: None
+        self.rejoins = 0
 
     def keep_pace(self, _: float) -> None: ...
 

@@ -20,6 +20,7 @@ OF_CONSUMERS: Final = frozenset(
         "group_protocol",
         "heartbeat_seconds",
         "max_in_flight",
+        "membership_check_seconds",
         "prefetch_bytes",
         "replay_batch",
         "replay_transaction_seconds",
@@ -27,6 +28,7 @@ OF_CONSUMERS: Final = frozenset(
         "retention_hours",
         "retry_seconds",
         "session_timeout_seconds",
+        "silence_seconds",
         "stuck_seconds",
     }
 )
