@@ -73,8 +73,9 @@ def port() -> int:
 
 
 @pytest.fixture
-def run(tmp_path: Path, port: int) -> Iterator[Run]:
-    running = Run(tmp_path, port)
+def run(tmp_path: Path, port: int, request: pytest.FixtureRequest) -> Iterator[Run]:
+    """With the arguments that a test gives as its parameters."""
+    running = Run(tmp_path, port, *getattr(request, "param", ()))
     try:
         yield running
     finally:
@@ -106,8 +107,10 @@ def test_it_ends_everything_also_in_the_middle_of_its_start(run: Run, number: si
     run.assert_gone()
 
 
+@pytest.mark.parametrize("run", [["--flows", "1000"]], indirect=True, ids=["a part of the sample"])
 def test_a_consumer_that_dies_is_told_of_and_started_again(run: Run) -> None:
     run.wait_for_text("Ctrl-C ends all of it.")
+    assert "Exact: all " in run.text() and "(1,000 records, " in run.text()
     os.kill(run.pid_of("flowagg_consumer"), signal.SIGKILL)
     run.wait_for_text("has ended with status -9")
     run.wait_for_text("Started again")
@@ -120,7 +123,7 @@ def test_a_consumer_that_dies_is_told_of_and_started_again(run: Run) -> None:
 
 
 def test_a_runner_that_is_killed_takes_everything_with_it(run: Run) -> None:
-    run.wait_for_text("posting")
+    run.wait_for_text("The sample:")  # its progress is shown at its end where there is no terminal
     os.kill(run.process.pid, signal.SIGKILL)
     run.process.wait(30)
     wait_for(lambda: not run.started(), "everything has ended", 20)

@@ -20,6 +20,7 @@ OF_CONSUMERS: Final = frozenset(
         "group_protocol",
         "heartbeat_seconds",
         "max_in_flight",
+        "max_poll_seconds",
         "membership_check_seconds",
         "prefetch_bytes",
         "replay_batch",

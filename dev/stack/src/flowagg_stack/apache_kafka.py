@@ -57,8 +57,10 @@ group.consumer.heartbeat.interval.ms=500
 log.segment.bytes=67108864
 """
 
-# A killed broker says nothing: until its session ends, nothing that it leads or replicates goes on.
+# A killed broker says nothing: until its session ends, nothing that it leads or replicates goes on. One that came back
+# without fetching holds up writes until it is taken out of the ISR: after a crash of all, 30 s of them by default.
 _CLUSTER_PROPERTIES = """\
+replica.lag.time.max.ms=10000
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 """

@@ -43,8 +43,11 @@ class WrongSettings(FlowaggError):
     """The runner's settings do not go together."""
 
 
-def run(port: int, console: Console, *, stay: bool) -> int:
-    """Start everything, post the sample, show and check its totals, stay up. The exit status."""
+def run(port: int, console: Console, *, stay: bool, most: int | None = None) -> int:
+    """Start everything, post the sample, show and check its totals, stay up. The exit status.
+
+    most: flow records of the sample to post; None: all.
+    """
     given = _given()
     if not is_free(port):
         raise WrongSettings(f"Port {port} is in use: take another one with make run PORT={port + 1}")
@@ -55,7 +58,7 @@ def run(port: int, console: Console, *, stay: bool) -> int:
     ):
         stack = _Stack(processes, console, given, Path(name))
         stack.start(port)
-        exact = _show_sample(stack.url, console)
+        exact = _show_sample(stack.url, console, most)
         stack.say_where_to_go_on()
         if stay:
             stack.watch()
@@ -158,9 +161,9 @@ class _Stack:
         self._console.print(f"  {name:<11} {what:<22} {more}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _show_sample(url: str, console: Console) -> bool:
+def _show_sample(url: str, console: Console, most: int | None) -> bool:
     """Post the sample, show the busiest flow keys of its fullest hour; whether every total is exact."""
-    flows = sample.read_flows(SAMPLE)
+    flows = sample.read_flows(SAMPLE)[:most]
     hours = sorted({flow.hour for flow in flows})
     columns = TextColumn("  {task.description:<11}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn()
     with httpx.Client(base_url=url, timeout=30) as client:

@@ -101,6 +101,9 @@ class Log:
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
+            # Each wait of the loop is bounded by seconds. Kafka's default of 5 minutes would be how long a revocation
+            # that nobody answers keeps a partition from its next owner.
+            "max.poll.interval.ms": int(settings.max_poll_seconds * 1000),
             "fetch.wait.max.ms": 100,
             "queued.min.messages": 4 * settings.batch_records,
             "queued.max.messages.kbytes": settings.prefetch_bytes // 1024,
@@ -117,7 +120,8 @@ class Log:
         else:
             own |= {
                 "partition.assignment.strategy": "cooperative-sticky",
-                "session.timeout.ms": int(settings.session_timeout_seconds * 1000),
+                # librdkafka refuses a session that outlives it.
+                "session.timeout.ms": int(min(settings.session_timeout_seconds, settings.max_poll_seconds) * 1000),
                 "heartbeat.interval.ms": int(settings.heartbeat_seconds * 1000),
             }
         return client_properties(settings, "consumer", own)

@@ -2,9 +2,9 @@
 
 With KIP-848 the coordinator tells an assignment once, in the answer to a heartbeat. librdkafka (2.16) drops an answer
 that comes after the time between two heartbeats, and its next heartbeat does not ask again. Seen with 0.6 s of delay
-each way: a member kept all partitions that it was told to share; the coordinator waits for max.poll.interval.ms (5
-minutes) then. One that is not told of partitions would never read them. So the member asks, beside its heartbeats, what
-the group thinks it owns.
+each way: a member kept all partitions that it was told to share; the coordinator waits for max.poll.interval.ms then.
+One that is not told of partitions would never read them. So the member asks, beside its heartbeats, what the group
+thinks it owns.
 """
 
 from collections.abc import Callable, Set

@@ -83,6 +83,13 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         le=100,
         description="Time between heartbeats to the group, in seconds: how soon a rebalance is noticed (classic).",
     )
+    max_poll_seconds: float = Field(
+        45.0,
+        ge=6,
+        le=3600,
+        description="Time after which a consumer that does not come back to Kafka loses its partitions, in seconds; also "
+        "how long the group waits (KIP-848) for one that does not give up a partition.",
+    )
     membership_check_seconds: float = Field(
         2.0,
         ge=0.5,
