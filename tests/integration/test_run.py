@@ -110,7 +110,7 @@ def test_it_ends_everything_also_in_the_middle_of_its_start(run: Run, number: si
 @pytest.mark.parametrize("run", [["--flows", "1000"]], indirect=True, ids=["a part of the sample"])
 def test_a_consumer_that_dies_is_told_of_and_started_again(run: Run) -> None:
     run.wait_for_text("Ctrl-C ends all of it.")
-    assert "Exact: all " in run.text() and "(1,000 records, " in run.text()
+    assert "(1,000 records, " in run.text()
     os.kill(run.pid_of("flowagg_consumer"), signal.SIGKILL)
     run.wait_for_text("has ended with status -9")
     run.wait_for_text("Started again")

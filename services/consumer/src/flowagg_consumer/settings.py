@@ -87,8 +87,8 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         45.0,
         ge=6,
         le=3600,
-        description="Time after which a consumer that does not come back to Kafka loses its partitions, in seconds; also "
-        "how long the group waits (KIP-848) for one that does not give up a partition.",
+        description="Time after which a consumer that does not come back to Kafka loses its partitions, in seconds; "
+        "also how long the group waits (KIP-848) for one that does not give up a partition.",
     )
     membership_check_seconds: float = Field(
         2.0,
