@@ -19,7 +19,7 @@ SEED ?=
 BASE ?= python:3.13-slim-bookworm
 PYTEST_ARGS ?=
 # Processes for tests, each with a Kafka and a Redis of its own; WORKERS=0 for none beside pytest's.
-WORKERS ?= 0
+WORKERS ?= 2
 WORKERS_ARGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SHAPE ?=
 FAULTS ?= 200
@@ -59,7 +59,7 @@ test: .venv/.synced ## Run the tests, on a real Kafka and a real Redis that they
 	@$(PYTHON) -m pytest -m 'not cluster and not e2e and not operations' $(WORKERS_ARGS) $(PYTEST_ARGS)
 
 .PHONY: test-operations
-test-operations: .venv/.synced ## Run the tests of backups, views, dead letters and repairs, on whole stacks
+test-operations: .venv/.synced ## Run the tests of backups, views, dead letters, repairs, retention, TLS and tokens, on whole stacks
 	@$(PYTHON) -m flowagg_stack provision
 	@$(PYTHON) -m flowagg_cluster build versitygw
 	@$(PYTHON) -m pytest tests/integration -m operations $(WORKERS_ARGS) $(PYTEST_ARGS)

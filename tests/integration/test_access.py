@@ -18,6 +18,8 @@ from flowagg_stack.services import Service, Stack, service_environment, start_se
 from tests.conftest import Place
 from tests.integration.tools import wait_for
 
+pytestmark = pytest.mark.operations
+
 StartStack = Callable[..., Stack]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import redis
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from flowagg.flow import Flow, encode_key, encode_value
@@ -73,6 +74,21 @@ def test_an_hour_that_moves_has_another_tag_and_its_new_rows(start_stack: StartS
         tags.add(reply.headers["etag"])
         again = ask(stack, 1, ", ".join(tags - {reply.headers["etag"]}))
         assert (again.status_code, again.content) == (200, reply.content)
+
+
+def test_a_redis_that_has_forgotten_its_scripts_is_told_them_again(
+    start_stack: StartStack, place: Place, ledger: Ledger
+) -> None:
+    stack = start_stack()
+    post(stack, (flow(1, number) for number in range(10)), ledger)
+    wait_fresh(stack, 1)
+    with redis.Redis.from_url(place.environment["FLOWAGG_REDIS_URL"]) as raw:
+        raw.script_flush()
+    reply = get(stack, 1)
+    assert (reply.status_code, reply.headers["flowagg-fresh"]) == (200, "true"), reply.text
+    assert reply.json() == ledger.rows(1)
+    post(stack, [flow(1, 10)], ledger)
+    assert wait_fresh(stack, 1).json() == ledger.rows(1)
 
 
 def test_head_says_what_get_says_without_a_body(start_stack: StartStack, ledger: Ledger) -> None:

@@ -23,6 +23,8 @@ from flowagg_stack.topics import ensure_topic
 from tests.conftest import PARTITIONS, Place
 from tests.integration.tools import assert_exact, get, post, wait_check, wait_for, wait_fresh
 
+pytestmark = pytest.mark.operations
+
 StartStack = Callable[..., Stack]
 HOUR_MS = 3_600_000
 DAY_ONE = 1_790_000_000_000

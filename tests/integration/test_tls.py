@@ -30,6 +30,8 @@ from flowagg_stack.topics import ensure_topic
 
 from tests.integration.tools import assert_exact, get, post, wait_check, wait_for
 
+pytestmark = pytest.mark.operations
+
 MARK = "never-shown"
 """Begins every password here; nothing that a service shows may hold it."""
 USER = "flowagg"

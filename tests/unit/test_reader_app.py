@@ -22,8 +22,7 @@ from flowagg_reader.settings import ReaderSettings
 from flowagg_reader.store import Store
 from flowagg_reader.union import Body
 from flowagg_reader.views import Views
-from starlette.applications import Starlette
-from starlette.types import Message
+from starlette.types import ASGIApp, Message
 
 
 class FakeLog:
@@ -77,7 +76,7 @@ class FakeStore:
 Scenario = Callable[[httpx.AsyncClient], Awaitable[None]]
 
 
-def app_of(store: FakeStore, log: FakeLog, access: AccessOf = lambda _: EVERYTHING, **settings: Any) -> Starlette:
+def app_of(store: FakeStore, log: FakeLog, access: AccessOf = lambda _: EVERYTHING, **settings: Any) -> ASGIApp:
     return create_app(ReaderSettings(fresh_wait_seconds=0.05, **settings), cast(Store, store), cast(Log, log), access)
 
 

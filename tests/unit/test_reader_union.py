@@ -64,7 +64,7 @@ PARTITION = st.dictionaries(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(partitions=st.lists(PARTITION, max_size=4), hour=st.sampled_from([0, 7, 2**53 - 1]))
 def test_the_body_equals_what_the_plainest_code_makes(partitions: list[Totals], hour: int) -> None:
     assert rendered(hour, partitions) == plainly(hour, partitions)

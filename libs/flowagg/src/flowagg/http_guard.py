@@ -25,7 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.utils import is_ssl
 from uvicorn.server import ServerState
 
-from flowagg.problem import Problem
+from flowagg.problem import Problem, fault
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ class Guard(HttpToolsProtocol):
         self._since = self.loop.time()  # when the head began, or the body
         self._fed = 0  # bytes of the head; of the body with its framing
         self._delivered = 0  # bytes of the body without
+        self._expected = 0  # bytes of the body that are still to come, where its head has told
         self._past_limit = False
         self._upgrading = False
         self._refusal: Problem | None = None  # why the parser was stopped
@@ -144,14 +145,18 @@ class Guard(HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         """Parse as long as no request waits for the answer to another: a pipeline costs memory per request."""
-        for start in range(0, len(data), _SLICE_BYTES):
+        start = 0
+        while start < len(data):
             if self._lingering:
                 return
             if self.pipeline:
                 self._unparsed += data[start:]
                 self.flow.pause_reading()
                 return
-            self._feed(data[start : start + _SLICE_BYTES])
+            # A slice is what heads are counted by. A body of known length needs none.
+            end = start + max(_SLICE_BYTES, self._expected)
+            self._feed(data[start:end])
+            start = end
 
     def _feed(self, data: bytes) -> None:
         self._fed += len(data)
@@ -192,7 +197,7 @@ class Guard(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head, self._silent, self._upgrading = True, False, False
         self._since = self.loop.time()
-        self._fed = self._delivered = 0
+        self._fed = self._delivered = self._expected = 0
 
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -223,6 +228,7 @@ class Guard(HttpToolsProtocol):
     @override
     def on_body(self, body: bytes) -> None:
         self._delivered += len(body)
+        self._expected -= len(body)
         super().on_body(body)
 
     @override
@@ -322,6 +328,8 @@ class Guard(HttpToolsProtocol):
             size += len(name) + len(value)
             if name == b"host":
                 hosts += 1
+            elif name == b"content-length":
+                self._expected = int(value)  # the parser has refused what is no number
             elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
                 return Problem(501, "The only Transfer-Encoding taken is chunked.")
         if size > self.limits.head_bytes:
@@ -423,7 +431,7 @@ def _document(problem: Problem) -> bytes:
 
 async def _answer_failure(cycle: RequestResponseCycle) -> None:
     """In the place of uvicorn's text/plain 500."""
-    failure = Problem(500, "This is a fault of FlowAggregator's own: its log has the details.")
+    failure = fault()
     await send_response(failure.response(), cycle.send)
 
 

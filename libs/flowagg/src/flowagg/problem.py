@@ -57,9 +57,14 @@ class Problem(FlowaggError):
         )
 
 
+def fault() -> Problem:
+    """The answer where nothing else is known: whoever gives it logs why."""
+    return Problem(500, "This is a fault of FlowAggregator's own: its log has the details.")
+
+
 async def _answer_unexpected(_: Request, __: Exception) -> Response:
     """Starlette handler of everything else; the server logs the traceback."""
-    return Problem(500, "This is a fault of FlowAggregator's own: its log has the details.").response()
+    return fault().response()
 
 
 async def _answer_problem(_: Request, error: Exception) -> Response:

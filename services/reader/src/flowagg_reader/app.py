@@ -11,13 +11,13 @@ from flowagg.access import Gate
 from flowagg.docs_routes import docs_routes
 from flowagg.kafka import KafkaUnavailable
 from flowagg.position import Position
-from flowagg.problem import HANDLERS, Problem
-from flowagg.service import OK, Checks, operational_routes
+from flowagg.problem import HANDLERS, Problem, fault
+from flowagg.service import OK, Checks, Entrance, answered_at_the_entrance, operational_routes
 from flowagg.view import DamagedView
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flowagg_reader import metrics
 from flowagg_reader.access import EVERYTHING, Access
@@ -71,19 +71,22 @@ class Flows:
         self._waiting = 0
         self._bodies = Bodies(settings.body_cache_bytes, settings.max_large_reads, settings.large_read_rows)
 
-    async def get(self, request: Request) -> Response:
-        """Answer one GET: the hour's rows, or a problem document."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one GET by ASGI: the hour's rows, or a problem document."""
         began = time.perf_counter()
         try:
-            response = await self._bounded(request)
+            response = await self._bounded(Request(scope, receive))
         except Problem as problem:
             response = problem.response()
         except asyncio.CancelledError:
             headers = {**RETRY_LATER, "Connection": "close"}
             response = Problem(503, "This reader ends: ask again.", headers=headers).response()
+        except Exception:
+            _log.exception("a GET failed", extra={"request_id": scope.get("state", {}).get("request_id")})
+            response = fault().response()
         metrics.GETS.labels(response.status_code).inc()
         metrics.GET_SECONDS.observe(time.perf_counter() - began)
-        return response
+        await response(scope, receive, send)
 
     async def _bounded(self, request: Request) -> Response:
         access = self._access(request)
@@ -241,7 +244,7 @@ class Watch:
             await asyncio.sleep(_WATCH_SECONDS)
 
 
-def create_app(settings: ReaderSettings, store: Store, log: Log, access: AccessOf | None = None) -> Starlette:
+def create_app(settings: ReaderSettings, store: Store, log: Log, access: AccessOf | None = None) -> ASGIApp:
     """The reader's application. access: what a client may see; by default as its token says. Raises InvalidTokens."""
     watch = Watch(store, log)
     gate = Gate(settings.tokens_file)
@@ -261,14 +264,14 @@ def create_app(settings: ReaderSettings, store: Store, log: Log, access: AccessO
         watching.cancel()
         await store.close()
 
-    app = Starlette(
+    others = Starlette(
         routes=[
-            Route("/flows", Flows(settings, store, log, access or by_token).get, methods=["GET"]),
+            answered_at_the_entrance("/flows", ["GET"]),
             *operational_routes(live=dict, ready=ready),
             *docs_routes(),
         ],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
-    app.router.redirect_slashes = False
-    return app
+    others.router.redirect_slashes = False
+    return Entrance("/flows", {"GET", "HEAD"}, Flows(settings, store, log, access or by_token), others)

@@ -60,6 +60,7 @@ class Log:
         self._known = KnownKeys(settings.known_keys)
         self._partition_of = partitioner()
         self._in_flight_bytes = 0
+        metrics.IN_FLIGHT_BYTES.set_function(lambda: self._in_flight_bytes)
         self._topic: Topic | None = None
         self._trouble = "not looked at yet"
         self._failures = 0  # look-ups of the topic that failed in a row; the producer may do well meanwhile
@@ -145,38 +146,40 @@ class Log:
         size_bytes = batch.size_bytes
         if self._in_flight_bytes and self._in_flight_bytes + size_bytes > self._settings.max_in_flight_bytes:
             raise LogFull("as much is on its way to Kafka as this writer may hold: send the same again later")
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
 
         def complete() -> None:
+            # Here and not when the wait is over: records of a POST that has timed out, or of a client that has gone,
+            # still count as in flight until reported.
+            self._in_flight_bytes -= size_bytes
             if not future.done():
                 future.set_result(None)
+
+        def expire() -> None:
+            if not future.done():
+                future.set_exception(NotAppended("Kafka has not acknowledged every record in time"))
 
         count = len(batch.flows)  # they are gone once they are handed over
         acknowledgements = Acknowledgements(count, complete)
         self._in_flight_bytes += size_bytes
-        metrics.IN_FLIGHT_BYTES.set(self._in_flight_bytes)
-        future.add_done_callback(lambda _: self._landed(size_bytes))
         self._wake.set()
         # An error is kept by the acknowledgements, beside those of records that were handed over.
         with contextlib.suppress(BufferError, KafkaException):
             produce = self._producer.produce
             for _ in batch.hand_over(produce, self._topic_name, acknowledgements, self._known, self._partition_of):
                 await asyncio.sleep(0)
+        expiry = loop.call_later(timeout_seconds, expire)
         try:
-            # Shielded: records of a POST that has timed out still count as in flight until reported.
-            await asyncio.wait_for(asyncio.shield(future), timeout_seconds)
-        except TimeoutError:
-            raise NotAppended("Kafka has not acknowledged every record in time") from None
+            await future
+        finally:
+            expiry.cancel()
         if not acknowledgements.expected:
             raise KafkaUnavailable(f"Kafka's client took no record: {acknowledgements.error}")
         if acknowledgements.error is not None:
             raise NotAppended(f"Kafka has not acknowledged every record: {acknowledgements.error}")
         metrics.FLOWS.inc(count)
         return Position(topic.topic_id, acknowledgements.next_offsets)
-
-    def _landed(self, size: int) -> None:
-        self._in_flight_bytes -= size
-        metrics.IN_FLIGHT_BYTES.set(self._in_flight_bytes)
 
     async def _serve_reports(self) -> None:
         while True:
