@@ -60,8 +60,8 @@ def test_another_path(base_url: str, path: str, method: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/flow", "/flows/", "//flows", "/flows%2f", "/flows%2F", "/%2fflows", "/flows%00", "/./flows", "/../flows",
-     "/x/../flows", "/flows/..", "/flows;x=1", "/*", "/livez/"],
+    ["/", "/flow", "/flows/", "//flows", "/flows%2f", "/flows%2F", "/%2fflows", "/flows%00", "/flows%0A", "/./flows",
+     "/../flows", "/x/../flows", "/flows/..", "/flows;x=1", "/*", "/livez/"],
 )  # fmt: skip
 def test_another_path_of_a_service(service: Service, path: str) -> None:
     with Connection(service.url) as connection:

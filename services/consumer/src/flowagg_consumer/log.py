@@ -94,6 +94,7 @@ class Log:
     def _properties(self, protocol: str) -> dict[str, Any]:
         """What makes a member of the group."""
         settings = self._settings
+        max_poll_seconds = max(settings.max_poll_seconds, 3 * settings.kafka_timeout_seconds)
         own = {
             "group.id": f"flowagg-{settings.view}",
             "auto.offset.reset": "error",
@@ -103,7 +104,7 @@ class Log:
             "isolation.level": "read_committed",
             # Each wait of the loop is bounded by seconds. Kafka's default of 5 minutes would be how long a revocation
             # that nobody answers keeps a partition from its next owner.
-            "max.poll.interval.ms": int(settings.max_poll_seconds * 1000),
+            "max.poll.interval.ms": int(max_poll_seconds * 1000),
             "fetch.wait.max.ms": 100,
             "queued.min.messages": 4 * settings.batch_records,
             "queued.max.messages.kbytes": settings.prefetch_bytes // 1024,
@@ -121,7 +122,7 @@ class Log:
             own |= {
                 "partition.assignment.strategy": "cooperative-sticky",
                 # librdkafka refuses a session that outlives it.
-                "session.timeout.ms": int(min(settings.session_timeout_seconds, settings.max_poll_seconds) * 1000),
+                "session.timeout.ms": int(min(settings.session_timeout_seconds, max_poll_seconds) * 1000),
                 "heartbeat.interval.ms": int(settings.heartbeat_seconds * 1000),
             }
         return client_properties(settings, "consumer", own)

@@ -88,7 +88,8 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         ge=6,
         le=3600,
         description="Time after which a consumer that does not come back to Kafka loses its partitions, in seconds; "
-        "also how long the group waits (KIP-848) for one that does not give up a partition.",
+        "also how long the group waits (KIP-848) for one that does not give up a partition. At least three times "
+        "FLOWAGG_KAFKA_TIMEOUT_SECONDS, for which the consumer may wait itself, are taken.",
     )
     membership_check_seconds: float = Field(
         2.0,

@@ -153,12 +153,11 @@ class Log:
             # Here and not when the wait is over: records of a POST that has timed out, or of a client that has gone,
             # still count as in flight until reported.
             self._in_flight_bytes -= size_bytes
+            wake()
+
+        def wake() -> None:
             if not future.done():
                 future.set_result(None)
-
-        def expire() -> None:
-            if not future.done():
-                future.set_exception(NotAppended("Kafka has not acknowledged every record in time"))
 
         count = len(batch.flows)  # they are gone once they are handed over
         acknowledgements = Acknowledgements(count, complete)
@@ -169,11 +168,13 @@ class Log:
             produce = self._producer.produce
             for _ in batch.hand_over(produce, self._topic_name, acknowledgements, self._known, self._partition_of):
                 await asyncio.sleep(0)
-        expiry = loop.call_later(timeout_seconds, expire)
+        expiry = loop.call_later(timeout_seconds, wake)
         try:
             await future
         finally:
             expiry.cancel()
+        if not acknowledgements.complete:
+            raise NotAppended("Kafka has not acknowledged every record in time")
         if not acknowledgements.expected:
             raise KafkaUnavailable(f"Kafka's client took no record: {acknowledgements.error}")
         if acknowledgements.error is not None:
