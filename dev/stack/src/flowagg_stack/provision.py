@@ -15,7 +15,7 @@ from typing import Final
 
 from flowagg.errors import FlowaggError
 
-KAFKA_VERSION: Final = "4.1.1"
+KAFKA_VERSION: Final = "4.1.2"
 _POM: Final = Path(__file__).parent / "pom.xml"
 _COPY: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 _MIN_JAVA: Final = 17

@@ -49,10 +49,10 @@ def connect_async(settings: RedisSettings, service: str, **options: Any) -> redi
     tls, sentinel_tls = _contexts(settings)
     options = _options(settings, service) | {"retry": AsyncRetry(NoBackoff(), 0)} | options
     if not settings.redis_sentinels:
-        options |= _over(tls, redis.asyncio.connection.Connection, _AsyncTlsConnection)
+        options |= _over(tls, _AsyncConnection, _AsyncTlsConnection)
         return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool.from_url(_address(settings), **options))
-    sentinels = _AsyncSentinels(settings, _over(sentinel_tls, redis.asyncio.connection.Connection, _AsyncTlsConnection))
-    options |= _over(tls, redis.asyncio.sentinel.SentinelManagedConnection, _AsyncTlsManagedConnection)
+    sentinels = _AsyncSentinels(settings, _over(sentinel_tls, _AsyncConnection, _AsyncTlsConnection))
+    options |= _over(tls, _AsyncManagedConnection, _AsyncTlsManagedConnection)
     pool = _AsyncPool(settings.redis_master_name, sentinels, settings.sentinel_recheck_seconds, **options)
     return redis.asyncio.Redis.from_pool(pool)
 
@@ -121,10 +121,31 @@ class _TlsConnection(_Tls, redis.connection.Connection): ...
 class _TlsManagedConnection(_Tls, redis.sentinel.SentinelManagedConnection): ...
 
 
-class _AsyncTlsConnection(_AsyncTls, redis.asyncio.connection.Connection): ...
+class _OnUvloop:
+    """A connection for asyncio whose closing is an error of Redis's also where uvloop is the one to tell.
+
+    uvloop says RuntimeError where something is written to a transport that the other side has closed meanwhile, which
+    redis-py does not know: readers answered 500.
+    """
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """As redis-py's. Raises redis.RedisError."""
+        try:
+            await super().send_packed_command(command, check_health)  # type: ignore[misc] # as in _Tls
+        except RuntimeError as error:
+            raise redis.ConnectionError(f"the connection is closed: {error}") from error
 
 
-class _AsyncTlsManagedConnection(_AsyncTls, redis.asyncio.sentinel.SentinelManagedConnection): ...
+class _AsyncConnection(_OnUvloop, redis.asyncio.connection.Connection): ...
+
+
+class _AsyncManagedConnection(_OnUvloop, redis.asyncio.sentinel.SentinelManagedConnection): ...
+
+
+class _AsyncTlsConnection(_AsyncTls, _AsyncConnection): ...
+
+
+class _AsyncTlsManagedConnection(_AsyncTls, _AsyncManagedConnection): ...
 
 
 class _Discovery:
