@@ -25,7 +25,7 @@ def commands(seed: int) -> list[fx.Command]:
     for step in range(60):
         number = rng.randrange(3)
         kind = rng.choice(
-            ["begin", "apply", "apply", "apply", "stale", "load", "positions", "totals", "marks", "hours"]
+            ["begin", "apply", "apply", "apply", "stale", "diverge", "load", "positions", "totals", "marks", "hours"]
         )
         if kind == "begin":
             made.append(fx.Begin(number, rng.choice([0, 0, 7]), f"t{rng.randrange(2)}", f"i{rng.randrange(2)}"))
@@ -34,6 +34,9 @@ def commands(seed: int) -> list[fx.Command]:
             made.append(_apply(rng, number, expected, step))
             if kind == "apply":
                 position[number] = expected + 3
+        elif kind == "diverge":
+            stale = rng.random() < 0.5
+            made.append(fx.Diverge(number, position[number] + stale, "t0", "i0", f"at {step}: caf\u00e9"))
         elif kind == "load":
             made.append(fx.Load([0, 1, 2]))
         elif kind == "positions":

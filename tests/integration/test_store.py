@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,8 +119,16 @@ def test_the_fence_compares_position_topic_and_incarnation(store: Store, raw: re
         partition = Partition(0, stale, WINDOW)
         batch = fold(partition, 1, first=stale.position)
         assert ask(store, script(partition, batch)) is False
+        diverge = fx.Diverge(0, stale.position, stale.topic_id, stale.incarnation, "another history")
+        assert ask(store, diverge) is False
     assert ask(store, fx.Load([0])) == {0: meta}
     assert raw.keys("*hour*") == []
+
+
+def test_another_history_of_the_log_is_kept_in_the_meta(store: Store) -> None:
+    meta = begin(store)
+    assert ask(store, fx.Diverge(0, meta.position, meta.topic_id, meta.incarnation, "it ends at 3: café")) is True
+    assert ask(store, fx.Load([0])) == {0: replace(meta, diverged="it ends at 3: café")}
 
 
 def test_the_same_batch_is_let_in_once(store: Store) -> None:

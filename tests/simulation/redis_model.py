@@ -56,6 +56,12 @@ class Node:
                 return self._begin(view, command)
             case fx.Apply():
                 return self._apply(view, command)
+            case fx.Diverge():
+                self._refuse_writes()
+                if not self._passes(view, command):
+                    return False
+                self.data[meta_key(view, command.partition)][b"diverged"] = command.detail.encode()
+                return True
 
     def _refuse_writes(self) -> None:
         if self.read_only:
@@ -92,13 +98,18 @@ class Node:
         self.data.setdefault(meta_key(view, begin.partition), fields)
         return self._meta(view, begin.partition)
 
+    def _passes(self, view: str, command: fx.Apply | fx.Diverge) -> bool:
+        """The fence."""
+        meta = self.data.get(meta_key(view, command.partition), {})
+        fence = (b"%d" % command.expected, command.topic_id.encode(), command.incarnation.encode())
+        return (meta.get(b"position"), meta.get(b"topic_id"), meta.get(b"incarnation")) == fence
+
     def _apply(self, view: str, apply: fx.Apply) -> bool:
         self._refuse_writes()
-        number, incarnation = apply.partition, apply.incarnation
-        meta = self.data.get(meta_key(view, number), {})
-        fence = (b"%d" % apply.expected, apply.topic_id.encode(), apply.incarnation.encode())
-        if (meta.get(b"position"), meta.get(b"topic_id"), meta.get(b"incarnation")) != fence:
+        if not self._passes(view, apply):
             return False
+        number, incarnation = apply.partition, apply.incarnation
+        meta = self.data.setdefault(meta_key(view, number), {})  # a mutation lets through what has none
         hours = self.data.setdefault(hours_key(view, number, incarnation), {})
         if apply.expiry is not None:
             hours |= {b"%d" % hour: encode_hour(mark) for hour, mark in apply.expiry.adopted.items()}
@@ -129,7 +140,7 @@ class Node:
         return True
 
 
-_WRITES = (fx.Begin, fx.Apply)
+_WRITES = (fx.Begin, fx.Apply, fx.Diverge)
 
 
 class Redis:

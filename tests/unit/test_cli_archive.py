@@ -26,7 +26,19 @@ from flowagg_cli.errors import DamagedFile
 from hypothesis import given
 from hypothesis import strategies as st
 
-META = Meta(9, "topic-id", 3, 0, incomplete=True, incarnation="abc", time=17, lost="1-2", floor=4, tick=32)
+META = Meta(
+    9,
+    "topic-id",
+    3,
+    0,
+    incomplete=True,
+    incarnation="abc",
+    time=17,
+    lost="1-2",
+    floor=4,
+    tick=32,
+    diverged="it ends at 8",
+)
 PAIRS = [b'["foo","bar","vpc-0"]', b"100 300"]
 
 

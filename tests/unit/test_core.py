@@ -1,5 +1,6 @@
 """The core, effect by effect: scripted answers in, effects out."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,6 +105,51 @@ def test_a_topic_made_again_stops_the_partition_before_anything_is_sent() -> Non
     driven.expect(fx.AwaitTopic, "another")
     driven.expect(fx.Pause)
     assert driven.core.stopped[0].reason is StopReason.TOPIC_CHANGED
+
+
+def truncated(driven: Driven) -> fx.Diverge:
+    """A fetch that shows another history of the log, up to the command that keeps it."""
+    driven.expect(fx.Fetch, fx.Fetched(stops={0: (StopReason.LOG_TRUNCATED, "truncated")}))
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, "t")
+    diverge: fx.Diverge = driven.command(fx.Diverge)
+    return diverge
+
+
+def test_another_history_of_the_log_is_kept_before_the_partition_stops() -> None:
+    driven = Driven()
+    driven.run_partition()
+    diverge = truncated(driven)
+    assert (diverge.expected, diverge.topic_id, diverge.incarnation) == (0, "t", "i")
+    assert 0 in driven.core.running
+    driven.expect(fx.Receive, True)
+    driven.expect(fx.Pause)
+    assert driven.core.stopped[0].reason is StopReason.LOG_TRUNCATED
+    assert driven.core.stopped[0].detail == diverge.detail == "the view's position is 0: truncated"
+
+
+def test_another_history_that_cannot_be_kept_is_looked_for_again() -> None:
+    for answer in (False, fx.StoreAway("timeout")):
+        driven = Driven()
+        driven.run_partition()
+        truncated(driven)
+        driven.expect(fx.Receive, answer)
+        driven.expect(fx.Disconnect)
+        driven.expect(fx.Pause)
+        assert (list(driven.core.loading), driven.core.stopped) == ([0], {})
+
+
+def test_a_partition_whose_log_was_seen_to_have_another_history_stays_stopped() -> None:
+    driven = Driven()
+    driven.expect(fx.Fetch, fx.Fetched(assigned=[0]))
+    driven.expect(fx.CheckTopic)
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.command(fx.Load)
+    driven.expect(fx.Receive, {0: replace(META, diverged="the view's position is 0: truncated")})
+    driven.expect(fx.AwaitTopic, "t")
+    driven.expect(fx.Pause)
+    assert driven.core.stopped[0].reason is StopReason.LOG_TRUNCATED
+    assert driven.core.stopped[0].detail == "the view's position is 0: truncated"
 
 
 def test_two_batches_are_in_flight_and_the_third_waits_for_the_first() -> None:

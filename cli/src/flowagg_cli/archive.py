@@ -121,6 +121,8 @@ def meta_fields(meta: Meta) -> dict[str, str]:
     }
     if meta.lost is not None:
         fields["lost"] = meta.lost
+    if meta.diverged is not None:
+        fields["diverged"] = meta.diverged
     if meta.tick >= 0 or meta.floor:
         fields |= {"floor": str(meta.floor), "tick": str(meta.tick)}
     return fields

@@ -4,7 +4,7 @@ Per partition of the log, all with one hash tag `{view:partition}`, so that Redi
 a view by partition and one script call sees one partition whole:
 
     flowagg:{default:3}:meta             hash: position, topic_id, leader_epoch, start, incomplete, incarnation,
-                                               time, writer, lost, floor, tick
+                                               time, writer, lost, floor, tick, diverged
     flowagg:{default:3}:<inc>:hours      hash: hour -> "<position after its last record>[ <tick of that record>]"
     flowagg:{default:3}:<inc>:hour:<h>   hash: ["foo","bar","vpc-0"] -> "<bytes_tx> <bytes_rx>"
     flowagg:{default:3}:<inc>:marks:<b>  hash: Idempotency-Key -> "<digest> <counted indexes>", by bucket of log time
@@ -50,7 +50,8 @@ class Meta:
     a lost reply; nothing else may depend on it. lost: ranges of offsets that the log no longer held
     when they were due, `5-9,20-30`, ends excluded; None where there are none. floor: hours below it have
     expired; what comes for them counts nothing. tick: up to where log time has moved the floor, in
-    milliseconds, -1 where nothing expires.
+    milliseconds, -1 where nothing expires. diverged: how it was seen that the log has another history
+    than what was applied; None where it was not. Kafka may forget that (retention), so it stands here.
     """
 
     position: int
@@ -64,6 +65,7 @@ class Meta:
     lost: str | None = None
     floor: int = 0
     tick: int = -1
+    diverged: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ def decode_meta(fields: Mapping[bytes, bytes]) -> Meta | None:
             lost=fields[b"lost"].decode("ascii") if b"lost" in fields else None,
             floor=int(fields.get(b"floor", 0)),
             tick=int(fields.get(b"tick", -1)),
+            diverged=fields[b"diverged"].decode("utf-8", "replace") if b"diverged" in fields else None,
         )
     except (KeyError, ValueError) as error:
         raise DamagedView(

@@ -219,6 +219,9 @@ class Core:
         if meta.topic_id != topic_id:
             yield from self._stop(number, _topic_changed(meta, topic_id))
             return
+        if meta.diverged is not None:
+            yield from self._stop(number, Stop(StopReason.LOG_TRUNCATED, meta.diverged))
+            return
         kept = loading.kept
         if kept is not None and self._is_mine(kept, meta):
             kept.applied = kept.position
@@ -311,7 +314,12 @@ class Core:
         if topic_id != partition.meta.topic_id:
             raise _topic_changed(partition.meta, topic_id)
         if stop.reason is StopReason.LOG_TRUNCATED:
-            raise Stop(stop.reason, f"the view's position is {partition.position}: {stop.detail}")
+            # Kept before it is told: once retention has deleted the log up to the position, Kafka shows it no more.
+            detail, meta = f"the view's position is {partition.position}: {stop.detail}", partition.meta
+            diverge = fx.Diverge(partition.number, partition.position, meta.topic_id, meta.incarnation, detail)
+            if not (yield from self._request(diverge)):
+                raise Fenced
+            raise Stop(stop.reason, detail)
         found: Mapping[int, fx.Bounds] = yield fx.Watermarks([partition.number])
         bounds, position = found[partition.number], partition.position
         if position > bounds.high:

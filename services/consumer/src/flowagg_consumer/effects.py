@@ -229,7 +229,21 @@ class ReadPositions:
     partitions: Sequence[int]
 
 
-Command = Load | Begin | ReadTotals | ReadMarks | ReadHours | Apply | ReadPositions
+@dataclass(frozen=True, slots=True)
+class Diverge:
+    """Keep in the meta that the log has another history than what was applied. Received as Apply is.
+
+    expected, topic_id, incarnation: the fence. detail: how it was seen.
+    """
+
+    partition: int
+    expected: int
+    topic_id: str
+    incarnation: str
+    detail: str
+
+
+Command = Load | Begin | ReadTotals | ReadMarks | ReadHours | Apply | Diverge | ReadPositions
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,18 +39,28 @@ end
 return redis.call('HGETALL', KEYS[1])
 """
 
-_APPLY = f"""#!lua
--- Step 4. KEYS: meta, hours, then the hashes that are written, then the keys that are deleted.
--- ARGV: expected position, topic id, incarnation, new position, leader epoch, time, writer, lost, floor, tick
---   ('' to leave these three), number of hashes; then per hash: hour ('' where it is none), its mark,
---   number n of values, and n values (field, value, ...); then the hours that expire.
+_FENCE = """\
 local stored = redis.call('HMGET', KEYS[1], 'position', 'topic_id', 'incarnation')
 for i = 1, 3 do
   if stored[i] ~= ARGV[i] then
     return 0
   end
 end
--- Scripts do not roll back: nothing may fail after the first write. Memory is checked by Redis
+"""
+
+_DIVERGE = f"""#!lua
+-- Keeps in a partition's meta that the log is another one by now. KEYS: meta. ARGV: expected position, topic id,
+-- incarnation, detail.
+{_FENCE}redis.call('HSET', KEYS[1], 'diverged', ARGV[4])
+return 1
+"""
+
+_APPLY = f"""#!lua
+-- Step 4. KEYS: meta, hours, then the hashes that are written, then the keys that are deleted.
+-- ARGV: expected position, topic id, incarnation, new position, leader epoch, time, writer, lost, floor, tick
+--   ('' to leave these three), number of hashes; then per hash: hour ('' where it is none), its mark,
+--   number n of values, and n values (field, value, ...); then the hours that expire.
+{_FENCE}-- Scripts do not roll back: nothing may fail after the first write. Memory is checked by Redis
 -- itself before a script with this first line starts.
 for i = 2, #KEYS do
   local kind = redis.call('TYPE', KEYS[i])['ok']
@@ -210,6 +220,11 @@ class Store:
                     ("SADD", partitions_key(self._view), command.partition),
                     ("EVALSHA", 0, 1, key, *arguments),
                 ], _Sent(2, lambda replies: _meta(replies[1]), each=True)
+            case fx.Diverge():
+                # Once in a view's life: by its text, so that nobody has to load it.
+                fence = (command.expected, command.topic_id, command.incarnation)
+                key = meta_key(self._view, command.partition)
+                return [("EVAL", _DIVERGE, 1, key, *fence, command.detail)], _Sent(1, lambda replies: replies[0] == 1)
             case fx.ReadTotals():
                 return self._pack_read_totals(command)
             case fx.ReadMarks():
