@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import re
 import resource
 import ssl
 import sys
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -91,15 +91,14 @@ class Entrance:
 
 
 def answered_at_the_entrance(path: str, methods: Sequence[str]) -> Route:
-    """The route of an Entrance's path.
+    """The route of an Entrance's path."""
 
-    What gets here is nearly that path: a route's pattern allows a line end behind it.
-    """
+    async def never(_: Request) -> Response:
+        raise AssertionError(f"{path} is answered at the entrance")
 
-    async def another(_: Request) -> Response:
-        raise HTTPException(404)
-
-    return Route(path, another, methods=methods)
+    route = Route(path, never, methods=methods)
+    route.path_regex = re.compile(re.escape(path) + r"\Z")  # Starlette's lets a line end pass behind the path
+    return route
 
 
 def operational_routes(live: Callable[[], Checks], ready: Callable[[], Checks]) -> list[Route]:
