@@ -65,8 +65,7 @@ class _Hand:
 class Flows:
     """The endpoint POST /flows.
 
-    A POST of one flow is all overhead, so what is asked of Starlette for each request is little: its Request and
-    Headers took a sixth of the time.
+    A POST of one flow is all overhead, so little is asked of Starlette for each request: no Request, no Headers.
     """
 
     def __init__(self, settings: WriterSettings, log: Log, gate: Gate) -> None:
