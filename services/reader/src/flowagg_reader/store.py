@@ -121,7 +121,7 @@ class Store:
     async def _look(self, guesses: Mapping[int, str | None], hour: int) -> _Replies:
         """The view's partitions; and per guess meta, mark and number of totals, the meta alone where none is guessed.
 
-        By one script: as a pipeline of transactions it was five commands a partition to write, and five replies to read.
+        By one script: as a pipeline of transactions it was five commands a partition to write and five replies to read.
         """
         known = {number: incarnation for number, incarnation in guesses.items() if incarnation is not None}
         unknown = guesses.keys() - known.keys()
