@@ -4,6 +4,7 @@
 .DELETE_ON_ERROR:
 
 PORT ?= 8080
+ONCE ?=
 PYTHON := .venv/bin/python
 FLOWS ?= 2000000
 KEYS ?= 100000
@@ -11,6 +12,7 @@ SERVICE ?= writer
 SEEDS ?= 500
 STEPS ?= 400
 ROUNDS ?= 20
+HANG ?=
 SECONDS ?= 10
 RATE ?=
 PAIRS ?= 100000
@@ -49,8 +51,8 @@ help: ## List what make can do
 	@touch $@
 
 .PHONY: run
-run: .venv/.synced ## Run the whole system here and post the sample (PORT=8080)
-	@exec $(PYTHON) -m flowagg_stack run --port $(PORT)
+run: .venv/.synced ## Run the whole system here and post the sample (PORT=8080; ONCE=1 ends it after that)
+	@exec $(PYTHON) -m flowagg_stack run --port $(PORT) $(if $(ONCE),--once)
 
 .PHONY: test
 test: .venv/.synced ## Run the tests, on a real Kafka and a real Redis that they start themselves
@@ -130,9 +132,9 @@ bench-peers: .venv/.synced ## Compare with Kafka Streams, Quix, Faust, Bytewax a
 	@$(PYTHON) -m benchmarks.peers
 
 .PHONY: bench-failover
-bench-failover: .venv/.synced ## Kill the Redis master ROUNDS times and time until applies go on
+bench-failover: .venv/.synced ## Kill the Redis master ROUNDS times and time until applies go on (HANG=1 stops it instead)
 	@$(PYTHON) -m flowagg_stack provision
-	@$(PYTHON) benchmarks/failover.py --rounds $(ROUNDS)
+	@$(PYTHON) benchmarks/failover.py --rounds $(ROUNDS) $(if $(HANG),--hang)
 
 .PHONY: bench
 bench: ## Measure the writer, the reader and freshness over HTTP: all of the three below, with 5,000 pairs

@@ -1,14 +1,16 @@
 """How long applies stand still when the Redis master is killed, and whether totals stay exact.
 
-    make bench-failover [ROUNDS=20]
+    make bench-failover [ROUNDS=20] [HANG=1]
 
 A real Sentinel set (down-after 1 s), a real Kafka, one writer, one consumer and one reader. Flows are
-posted all the time; each round kills the master with -9, times from the kill to the first position
-that has moved on the new master, and brings the node back as a replica.
+posted all the time; each round kills the master with -9 (HANG: stops it, so that it takes connections
+and does not answer), times from then to the first position that has moved on the new master, and
+brings the node back as a replica.
 """
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -73,12 +75,15 @@ def applied(address: str) -> int:
     return sum(int(position or 0) for position in positions) if role in (b"master", "master") else -1
 
 
-def fail_over(sentinels: SentinelSet) -> float:
-    """Kill the master; seconds until a position moves on another node. The node comes back."""
+def fail_over(sentinels: SentinelSet, *, hang: bool = False) -> float:
+    """Kill or stop the master; seconds until a position moves on another node. The node comes back."""
     master = sentinels.master()
     others = [address for address in sentinels.nodes if address != master]
     before: dict[str, int] = {}
-    sentinels.kill(master)
+    if hang:
+        sentinels.nodes[master].process.send_signal(signal.SIGSTOP)
+    else:
+        sentinels.kill(master)
     began = time.monotonic()
 
     def moves() -> bool:
@@ -90,7 +95,10 @@ def fail_over(sentinels: SentinelSet) -> float:
 
     wait_until(moves, "applies go on", 60, pause=0.01)
     seconds = time.monotonic() - began
-    sentinels.restart(master)
+    if hang:
+        sentinels.nodes[master].process.send_signal(signal.SIGCONT)
+    else:
+        sentinels.restart(master)
     sentinels.wait_ready(60)
     return seconds
 
@@ -99,6 +107,7 @@ def main() -> None:
     """Run the rounds; the exit status says whether the bars hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--hang", action="store_true", help="stop the master in place of killing it")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="flow-aggregator-bench-") as name, Processes(Path(name)) as processes:
         kafka = start_kafka(processes, Path(name))
@@ -111,7 +120,7 @@ def main() -> None:
         load = Load(stack, ledger)
         times = []
         for number in range(given.rounds):
-            times.append(fail_over(sentinels))
+            times.append(fail_over(sentinels, hang=given.hang))
             print(f"round {number + 1}: {times[-1]:.2f} s", flush=True)
         load.stop()
         exact = all(is_exact(stack, ledger, hour) for hour in ledger.hours())
@@ -123,7 +132,9 @@ def main() -> None:
         f"bar, p50 <= {BAR_P50_SECONDS} s, max <= {BAR_MAX_SECONDS} s, exact: {'holds' if holds else 'DOES NOT HOLD'}"
     )
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "failover.json").write_text(json.dumps({"seconds": times, "exact": exact}, indent=2) + "\n")
+    (RESULTS / ("hang.json" if given.hang else "failover.json")).write_text(
+        json.dumps({"seconds": times, "exact": exact}, indent=2) + "\n"
+    )
     sys.exit(0 if holds else 1)
 
 

@@ -115,6 +115,26 @@ def write_again(client: Client, value: str) -> bool:
         return False
 
 
+def test_a_master_that_sentinels_call_down_and_do_not_agree_to_be_down_is_used(
+    redis_set: SentinelSet, opened: Callable[[RedisSettings], Client]
+) -> None:
+    """As those do that stood still themselves: in TILT they keep what they thought for 30 s and fail nothing over."""
+    master = redis_set.master()
+    for address in redis_set.sentinels:
+        ask(address, "SENTINEL", "SET", MASTER_NAME, "quorum", "4")  # of three: they cannot agree
+    ask(master, "ACL", "SETUSER", "default", "-ping")  # which the sentinels ask it, and no client does
+
+    def down_for(address: str) -> int:
+        state = ask(address, "SENTINEL", "MASTER", MASTER_NAME)
+        return int(dict(zip(state[::2], state[1::2], strict=True)).get(b"s-down-time", 0))
+
+    wait_for(lambda: all(down_for(address) > 0 for address in redis_set.sentinels), "all call it down", 20)
+    client = opened(settings_of(redis_set))
+    wait_for(lambda: write_again(client, "doubted"), "a write to it", FAILOVER_SECONDS)
+    assert address_of(client) == master
+    assert min(down_for(address) for address in redis_set.sentinels) > 0
+
+
 def test_writes_go_on_with_another_master_and_the_killed_one_comes_back_as_a_replica(
     redis_set: SentinelSet, opened: Callable[[RedisSettings], Client]
 ) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import redis.asyncio
 import redis.asyncio.connection
@@ -148,6 +148,10 @@ class _AsyncTlsConnection(_AsyncTls, _AsyncConnection): ...
 class _AsyncTlsManagedConnection(_AsyncTls, _AsyncManagedConnection): ...
 
 
+AGREE_MILLISECONDS: Final = 1_000
+"""How long sentinels take to agree that a master is down: each asks the others once a second."""
+
+
 class _Discovery:
     """What asking the sentinels has in common, whoever does the I/O.
 
@@ -182,6 +186,23 @@ class _Discovery:
         return state["ip"], state["port"]
 
     @staticmethod
+    def doubted(states: Iterable[Mapping[str, Any]]) -> tuple[str, int] | None:
+        """The master that every sentinel that answered calls down and that the sentinels do not agree to be down.
+
+        None where they may still agree, or where one of them sees a failover. On machines that stand still for a
+        while, sentinels were seen to call a master that is up down for 5 s and for 31 s (in TILT they do not look
+        again for 30 s) without failing over: nothing is gained by staying away from it, and a master that is deposed
+        after all is fenced off as any other.
+        """
+        addresses = set()
+        for state in states:
+            agreed = state["is_odown"] or "failover_in_progress" in state["flags"] or not state["is_master"]
+            if agreed or int(state.get("s-down-time", 0)) < AGREE_MILLISECONDS:
+                return None
+            addresses.add((state["ip"], state["port"]))
+        return addresses.pop() if len(addresses) == 1 else None
+
+    @staticmethod
     def promoted(replicas: Iterable[Mapping[str, Any]]) -> tuple[str, int] | None:
         """The address of the replica that the sentinel, which leads a failover, makes the master; None: not known.
 
@@ -202,12 +223,14 @@ class _Sentinels(_Discovery):
 
     def discover_master(self, name: str) -> tuple[str, int]:
         """The master's host and port. Raises redis.sentinel.MasterNotFoundError."""
-        problems = {}
+        problems: dict[tuple[str, int], redis.RedisError] = {}
+        states: list[Mapping[str, Any]] = []
         for host, port in self.order():
             try:
                 pool = redis.ConnectionPool(host=host, port=port, retry=Retry(NoBackoff(), 0), **self.options)
                 with redis.Redis.from_pool(pool) as sentinel:
                     state: Any = sentinel.sentinel_master(name, return_responses=True)
+                    states.append(state)
                     if "failover_in_progress" in state["flags"]:
                         promoted = self.promoted(sentinel.sentinel_slaves(name))
                         if promoted is not None:
@@ -215,6 +238,8 @@ class _Sentinels(_Discovery):
                 return self.master((host, port), state)
             except redis.RedisError as error:
                 problems[host, port] = error
+        if (doubted := self.doubted(states)) is not None:
+            return doubted
         raise _none_knows(name, problems)
 
 
@@ -242,12 +267,14 @@ class _AsyncSentinels(_Discovery):
             asking.exception()  # seen, though whoever asked may have gone
 
     async def _discover(self, name: str) -> tuple[str, int]:
-        problems = {}
+        problems: dict[tuple[str, int], redis.RedisError] = {}
+        states: list[Mapping[str, Any]] = []
         for host, port in self.order():
             try:
                 options = {"host": host, "port": port, "retry": AsyncRetry(NoBackoff(), 0), **self.options}
                 async with redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**options)) as sentinel:
                     state: Any = await sentinel.sentinel_master(name, return_responses=True)
+                    states.append(state)
                     if "failover_in_progress" in state["flags"]:
                         promoted = self.promoted(await sentinel.sentinel_slaves(name))
                         if promoted is not None:
@@ -255,6 +282,8 @@ class _AsyncSentinels(_Discovery):
                 return self.master((host, port), state)
             except redis.RedisError as error:
                 problems[host, port] = error
+        if (doubted := self.doubted(states)) is not None:
+            return doubted
         raise _none_knows(name, problems)
 
 
