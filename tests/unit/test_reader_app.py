@@ -1,7 +1,7 @@
 """What the reader answers over HTTP, with a log and a store that only say what they are told."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import httpx
@@ -12,9 +12,10 @@ from flowagg.kafka import KafkaUnavailable
 from flowagg.position import Position, encode_token
 from flowagg.view import HourMark, Meta
 from flowagg_reader.access import EVERYTHING, Access
-from flowagg_reader.app import AccessOf, create_app
+from flowagg_reader.app import create_app
 from flowagg_reader.bodies import PartitionTotals
 from flowagg_reader.cache import Entry
+from flowagg_reader.endpoint import AccessOf
 from flowagg_reader.hour import Seen
 from flowagg_reader.log import Log
 from flowagg_reader.response import EntryResponse
@@ -23,6 +24,8 @@ from flowagg_reader.store import Store
 from flowagg_reader.union import Body
 from flowagg_reader.views import Views
 from starlette.types import ASGIApp, Message
+
+from tests.exchanges import ExchangeTransport
 
 
 class FakeLog:
@@ -75,6 +78,18 @@ class FakeStore:
 
 Scenario = Callable[[httpx.AsyncClient], Awaitable[None]]
 
+TRANSPORTS: Mapping[str, Callable[[ASGIApp], httpx.AsyncBaseTransport]] = {
+    "by ASGI": httpx.ASGITransport,
+    "by exchanges": ExchangeTransport,
+}
+WAY = "by ASGI"
+
+
+@pytest.fixture(autouse=True, params=list(TRANSPORTS))
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test goes both ways."""
+    monkeypatch.setitem(globals(), "WAY", request.param)
+
 
 def app_of(store: FakeStore, log: FakeLog, access: AccessOf = lambda _: EVERYTHING, **settings: Any) -> ASGIApp:
     return create_app(ReaderSettings(fresh_wait_seconds=0.05, **settings), cast(Store, store), cast(Log, log), access)
@@ -84,7 +99,7 @@ def play(
     scenario: Scenario, store: FakeStore, log: FakeLog, access: AccessOf = lambda _: EVERYTHING, **settings: Any
 ) -> None:
     async def run() -> None:
-        transport = httpx.ASGITransport(app_of(store, log, access, **settings))
+        transport = TRANSPORTS[WAY](app_of(store, log, access, **settings))
         async with httpx.AsyncClient(transport=transport, base_url="http://reader") as client:
             await scenario(client)
 
@@ -195,12 +210,14 @@ def test_requests_that_wait_for_a_reading_are_bounded_in_number_and_in_time() ->
 
 
 def test_a_caller_sees_its_own_vpcs_alone_under_tags_of_its_own() -> None:
-    def access(request: Any) -> Access:
-        name = request.headers.get("x-caller")
+    def access(authorizations: Sequence[str]) -> Access:
+        name = authorizations[0] if authorizations else None
         return EVERYTHING if name is None else Access(lambda vpc_id: vpc_id == name, name)
 
     async def scenario(client: httpx.AsyncClient) -> None:
-        replies = {name: await client.get("/flows?hour=1", headers={"X-Caller": name}) for name in ("v0", "v1", "none")}
+        replies = {
+            name: await client.get("/flows?hour=1", headers={"Authorization": name}) for name in ("v0", "v1", "none")
+        }
         whole = await client.get("/flows?hour=1")
         assert {name: [row["vpc_id"] for row in reply.json()] for name, reply in replies.items()} == {
             "v0": ["v0", "v0"],
@@ -210,7 +227,7 @@ def test_a_caller_sees_its_own_vpcs_alone_under_tags_of_its_own() -> None:
         assert len(whole.json()) == 4
         tags = {reply.headers["etag"] for reply in (*replies.values(), whole)}
         assert len(tags) == 4
-        headers = {"X-Caller": "v0", "If-None-Match": whole.headers["etag"]}
+        headers = {"Authorization": "v0", "If-None-Match": whole.headers["etag"]}
         assert (await client.get("/flows?hour=1", headers=headers)).json() == replies["v0"].json()
 
     play(scenario, FakeStore(rows=4), FakeLog(), access)

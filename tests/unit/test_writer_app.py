@@ -1,6 +1,8 @@
 """What the writer answers, with a log that only says how it went."""
 
 import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import httpx
@@ -9,11 +11,27 @@ from flowagg.kafka import KafkaUnavailable
 from flowagg.position import Position
 from flowagg_writer.app import create_app
 from flowagg_writer.batch import Batch, KeyReused
-from flowagg_writer.log import Log, LogFull, NotAppended, TooFewPartitions
+from flowagg_writer.log import Appending, Log, LogFull, NotAppended, TooFewPartitions
 from flowagg_writer.settings import WriterSettings
+from starlette.types import ASGIApp
+
+from tests.exchanges import ExchangeTransport
 
 FLOW = {"src_app": "a", "dest_app": "b", "vpc_id": "c", "hour": 1, "bytes_tx": 1, "bytes_rx": 2}
 NOTHING = "Nothing was kept: why."
+
+
+@dataclass
+class Told:
+    """As Appending."""
+
+    count: int
+    error: NotAppended | None
+
+    def position(self) -> Position:
+        if self.error is not None:
+            raise self.error
+        return Position("topic", {})
 
 
 class FakeLog:
@@ -29,10 +47,31 @@ class FakeLog:
             raise self.error
         return Position("topic", {})
 
+    def begin(self, batch: Batch, timeout_seconds: float, ended: Callable[[Appending], None]) -> None:
+        """As append; what may have been appended is told later."""
+        self.batches.append(batch)
+        if self.error is not None and not isinstance(self.error, NotAppended):
+            raise self.error
+        told = Told(len(batch.flows), self.error)
+        asyncio.get_running_loop().call_soon(ended, cast(Appending, told))
+
+
+TRANSPORTS: Mapping[str, Callable[[ASGIApp], httpx.AsyncBaseTransport]] = {
+    "by ASGI": httpx.ASGITransport,
+    "by exchanges": ExchangeTransport,
+}
+WAY = "by ASGI"
+
+
+@pytest.fixture(autouse=True, params=list(TRANSPORTS))
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test goes both ways."""
+    monkeypatch.setitem(globals(), "WAY", request.param)
+
 
 def post(log: FakeLog, *keys: str, flows: Any = (FLOW,), **settings: Any) -> httpx.Response:
     async def send() -> httpx.Response:
-        transport = httpx.ASGITransport(create_app(WriterSettings(**settings), cast(Log, log)))
+        transport = TRANSPORTS[WAY](create_app(WriterSettings(**settings), cast(Log, log)))
         async with httpx.AsyncClient(transport=transport, base_url="http://writer") as client:
             return await client.post("/flows", json=flows, headers=[(b"Idempotency-Key", key.encode()) for key in keys])
 

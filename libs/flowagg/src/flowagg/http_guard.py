@@ -25,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.utils import is_ssl
 from uvicorn.server import ServerState
 
+from flowagg.exchange import EXCHANGE_BODY_BYTES, Endpoint, Exchange
 from flowagg.problem import Problem, fault
 
 _log = logging.getLogger(__name__)
@@ -85,11 +86,28 @@ def new_request_id() -> str:
     return f"{_id_prefix}-{next(_id_numbers):x}"
 
 
+class _DefaultHead:
+    """The header lines of every answer of a server, which changes them once a second."""
+
+    def __init__(self) -> None:
+        self._headers: list[tuple[bytes, bytes]] | None = None
+        self._lines = b""
+
+    def lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """The lines of these headers."""
+        if headers is not self._headers:
+            self._headers = headers
+            self._lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        return self._lines
+
+
 class Guard(HttpToolsProtocol):
-    """One connection. `limits` and `phase` are set by guard()."""
+    """One connection. guard() sets what all of a server's have in common. endpoint: None: all goes by ASGI."""
 
     limits: Limits
     phase: Phase
+    endpoint: Endpoint | None = None
+    head: _DefaultHead
 
     def __init__(
         self,
@@ -113,7 +131,11 @@ class Guard(HttpToolsProtocol):
         self._half_closed = False
         self._lingering = False  # nothing is taken from this client any more
         self._lingered = 0
-        self._running: RequestResponseCycle | None = None
+        self._running: RequestResponseCycle | Exchange | None = None
+        self._chunked = False  # the request's body
+        self._gathering = False  # a request for the endpoint, of which the rest may be in the data in hand
+        self._gathered = b""  # its body
+        self._whole: Exchange | None = None  # for the endpoint, once the parser has returned
         self._closing_transport: _ClosingTransport | None = None
         self._buffered = (0, 0.0)  # bytes of answers that the client has not taken, since when
 
@@ -147,7 +169,7 @@ class Guard(HttpToolsProtocol):
         """Parse as long as no request waits for the answer to another: a pipeline costs memory per request."""
         start = 0
         while start < len(data):
-            if self._lingering:
+            if self._lingering or self.transport.is_closing():
                 return
             if self.pipeline:
                 self._unparsed += data[start:]
@@ -157,6 +179,15 @@ class Guard(HttpToolsProtocol):
             end = start + max(_SLICE_BYTES, self._expected)
             self._feed(data[start:end])
             start = end
+            if self._whole is not None and self.endpoint is not None:
+                exchange, self._whole = self._whole, None
+                self.endpoint.begin(exchange)
+        if self._gathering:
+            # The rest may take long to come: ASGI's way has the bounds for that.
+            self._gathering = False
+            self._begin()
+            if self._gathered:
+                super().on_body(self._gathered)
 
     def _feed(self, data: bytes) -> None:
         self._fed += len(data)
@@ -198,10 +229,15 @@ class Guard(HttpToolsProtocol):
         self._in_head, self._silent, self._upgrading = True, False, False
         self._since = self.loop.time()
         self._fed = self._delivered = self._expected = 0
+        self._chunked = False
 
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value.rstrip(b" \t"))  # RFC 9110, 5.5: white space around is no part of it
+        # As uvicorn's, which costs a call more for each field.
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value.rstrip(b" \t")))  # RFC 9110, 5.5: white space around is no part of it
 
     @override
     def on_headers_complete(self) -> None:
@@ -213,23 +249,54 @@ class Guard(HttpToolsProtocol):
             raise _Refused
         self._in_head = False
         self._fed = 0
+        self._gathering = self._is_for_endpoint()
+        self._gathered = b""
+        if not self._gathering:
+            self._begin()
+
+    def _is_for_endpoint(self) -> bool:
+        cycle = self.cycle
+        return (
+            self.endpoint is not None
+            and self._expected <= EXCHANGE_BODY_BYTES
+            and not self._chunked
+            and not self.expect_100_continue
+            and (cycle is None or cycle.response_complete)
+            and not self.flow.write_paused  # ASGI's way waits for a client that does not take its answers
+            and not self.transport.is_closing()
+            and self.endpoint.takes(self.parser.get_method(), self.url, self.headers)
+        )
+
+    def _begin(self) -> None:
+        """Hand the request over by ASGI, its body still to come."""
         super().on_headers_complete()
         cycle = self.cycle
-        request_id = next((v for n, v in self.headers if n == b"x-request-id" and _SANE_ID.fullmatch(v)), None)
-        if request_id is None:
-            request_id = new_request_id().encode("ascii")
+        request_id = self._request_id()
         self.scope["state"]["request_id"] = request_id.decode("ascii")
         cycle.default_headers = [*cycle.default_headers, (b"x-request-id", request_id)]
         cycle.transport = self._closing_transport  # type: ignore[assignment]
         cycle.send_500_response = lambda: _answer_failure(cycle)  # type: ignore[method-assign]
-        if self.phase.draining or self.phase.standby or self._past_limit:
+        if not self._stays():
             cycle.keep_alive = False
+
+    def _request_id(self) -> bytes:
+        for name, value in self.headers:
+            if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+                return value
+        return new_request_id().encode("ascii")
+
+    def _stays(self) -> bool:
+        """Whether connections stay open after an answer."""
+        return not (self.phase.draining or self.phase.standby or self._past_limit)
 
     @override
     def on_body(self, body: bytes) -> None:
         self._delivered += len(body)
         self._expected -= len(body)
-        super().on_body(body)
+        if self._gathering:
+            self._gathered += body
+        else:
+            super().on_body(body)
 
     @override
     def on_message_complete(self) -> None:
@@ -238,6 +305,14 @@ class Guard(HttpToolsProtocol):
         self._in_head = self._silent = True
         self._since = self.loop.time()
         self._fed = 0
+        if self._gathering:
+            self._gathering = False
+            parser = self.parser
+            keep_alive = self._stays() and parser.get_http_version() != "1.0" and parser.should_keep_alive()
+            exchange = Exchange(self, self.url, self.headers, self._gathered, self._request_id(), keep_alive=keep_alive)
+            # Not begun here: an answer may have the parser go on, which is in the middle of this call.
+            self._whole = self._running = self.cycle = exchange  # type: ignore[assignment]
+            return
         super().on_message_complete()
         # An answer that came before the end of its body found no reason yet to wait for a next request.
         answered = self.cycle.response_complete and not self.transport.is_closing()
@@ -330,8 +405,10 @@ class Guard(HttpToolsProtocol):
                 hosts += 1
             elif name == b"content-length":
                 self._expected = int(value)  # the parser has refused what is no number
-            elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                return Problem(501, "The only Transfer-Encoding taken is chunked.")
+            elif name == b"transfer-encoding":
+                if value.strip().lower() != b"chunked":
+                    return Problem(501, "The only Transfer-Encoding taken is chunked.")
+                self._chunked = True
         if size > self.limits.head_bytes:
             return self._head_too_large()
         if hosts != 1 and (hosts or version == "1.1"):
@@ -379,6 +456,10 @@ class Guard(HttpToolsProtocol):
             self._lingering = True
             self.flow.pause_reading()
 
+    def default_head(self) -> bytes:
+        """Header lines of every answer."""
+        return self.head.lines(self.server_state.default_headers)
+
     def close_answered(self) -> None:
         """Close after an answer. A client in the middle of its body gets time to read the answer."""
         if self.cycle is not None and self.cycle.more_body and not self._lingering:
@@ -412,9 +493,9 @@ class _ClosingTransport:
         self.close = protocol.close_answered
 
 
-def guard(limits: Limits, phase: Phase) -> type[Guard]:
-    """The protocol class of one server."""
-    return type("Guard", (Guard,), {"limits": limits, "phase": phase})
+def guard(limits: Limits, phase: Phase, endpoint: Endpoint | None = None) -> type[Guard]:
+    """The protocol class of one server. endpoint: what answers small whole requests without ASGI."""
+    return type("Guard", (Guard,), {"limits": limits, "phase": phase, "endpoint": endpoint, "head": _DefaultHead()})
 
 
 def _document(problem: Problem) -> bytes:

@@ -25,6 +25,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flowagg.exchange import Endpoint
 from flowagg.http_guard import CONNECTIONS, SPARE_CONNECTIONS, Guard, Limits, Phase, guard
 from flowagg.settings import HttpSettings, InvalidSettings, Settings, describe
 from flowagg.telemetry import configure_logging
@@ -74,13 +75,23 @@ class Entrance:
 
     Starlette's middleware and routing cost a fifth of a small request. The endpoint answers every failure itself;
     Starlette has a route of that path as well, so that other methods are answered 405 with Allow.
+
+    exchanges: what answers small whole requests of the path without ASGI, where the server can.
     """
 
-    def __init__(self, path: str, methods: Container[str], endpoint: ASGIApp, others: ASGIApp) -> None:
+    def __init__(
+        self,
+        path: str,
+        methods: Container[str],
+        endpoint: ASGIApp,
+        others: ASGIApp,
+        exchanges: Endpoint | None = None,
+    ) -> None:
         self._path = path
         self._methods = methods
         self._endpoint = endpoint
         self._others = others
+        self.exchanges = exchanges
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or the server's start and end."""
@@ -264,6 +275,7 @@ def http_server(app: ASGIApp, settings: Settings, elector: "Elector | None" = No
     """
     limits, phase, options = Limits(), Phase(standby=elector is not None), dict[str, Any]()
     drain_seconds = 0.0
+    endpoint = app.exchanges if isinstance(app, Entrance) else None
     if isinstance(settings, HttpSettings):
         limits = Limits(
             connections=_allowed_connections(settings.max_connections),
@@ -275,14 +287,14 @@ def http_server(app: ASGIApp, settings: Settings, elector: "Elector | None" = No
         drain_seconds = settings.drain_seconds
         options["timeout_keep_alive"] = settings.keep_alive_seconds
         if settings.access_log:
-            app = AccessLog(app)
+            app, endpoint = AccessLog(app), None  # the log is of ASGI's messages
         options |= _tls(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=guard(limits, phase),
+        http=guard(limits, phase, endpoint),
         ws="none",
         lifespan="on",
         log_config=None,

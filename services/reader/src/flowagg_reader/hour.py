@@ -38,6 +38,19 @@ class Hour:
     incomplete: bool
 
 
+class Parts(dict[int, Seen]):
+    """Partition -> Seen, as one look has shown them to all that share it. It is not changed any more.
+
+    hours: what it has shown of hours, by what hour_of was asked.
+    """
+
+    __slots__ = ("hours",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hours: dict[tuple[int, str, str], Hour] = {}
+
+
 def hour_of(hour: int, scope: str, seen: Mapping[int, Seen], view: str = "") -> Hour:
     """The hour in these partitions, each seen in an atomic call of its own. scope: what may be seen of it.
 
@@ -55,6 +68,16 @@ def hour_of(hour: int, scope: str, seen: Mapping[int, Seen], view: str = "") -> 
     Raises DamagedView where a mark stands without totals or totals without a mark: without this an hour
     that somebody has removed would be answered as if it had never been.
     """
+    if not isinstance(seen, Parts):
+        return _hour_of(hour, scope, seen, view)
+    asked = (hour, scope, view)
+    known = seen.hours.get(asked)
+    if known is None:
+        known = seen.hours[asked] = _hour_of(hour, scope, seen, view)
+    return known
+
+
+def _hour_of(hour: int, scope: str, seen: Mapping[int, Seen], view: str) -> Hour:
     parts = []
     for number, part in sorted(seen.items()):
         meta, mark = part.meta, part.mark

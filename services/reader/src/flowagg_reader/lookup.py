@@ -27,13 +27,17 @@ class JoinedLookup(Generic[_T]):
 
     async def get(self) -> _T:
         """The result of a look-up that starts after this call. Raises what the look-up raises."""
+        # Shielded: a caller that gives up must not end the look-up of the others.
+        return await asyncio.shield(self.future())
+
+    def future(self) -> "asyncio.Future[_T]":
+        """As get, for whoever does not wait: shared, so it must not be cancelled."""
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
             self._next.add_done_callback(_retrieve)
             if self._runner is None:
                 self._runner = asyncio.create_task(self._run())
-        # Shielded: a caller that gives up must not end the look-up of the others.
-        return await asyncio.shield(self._next)
+        return self._next
 
     async def _run(self) -> None:
         try:
@@ -58,11 +62,15 @@ class JoinedLookups(Generic[_K, _T]):
 
     async def get(self, key: _K) -> _T:
         """The result of a look-up of the key that starts after this call. Raises what the look-up raises."""
+        return await asyncio.shield(self.future(key))
+
+    def future(self, key: _K) -> "asyncio.Future[_T]":
+        """As get, for whoever does not wait: shared, so it must not be cancelled."""
         joined = self._joined.get(key)
         if joined is None:
             joined = JoinedLookup(lambda: self._look_up(key), lambda: self._joined.pop(key))
             self._joined[key] = joined
-        return await joined.get()
+        return joined.future()
 
 
 class Ends:
@@ -81,8 +89,12 @@ class Ends:
 
     async def get(self) -> Position:
         """The end as of after this call. Raises KafkaUnavailable, at once where the last look-up has failed."""
+        return await asyncio.shield(self.future())
+
+    def future(self) -> "asyncio.Future[Position]":
+        """As get, for whoever does not wait: shared, so it must not be cancelled."""
         if self._away is None:
-            return await self._joined.get()
+            return self._joined.future()
         if self._clock() >= self._until and self._retry is None:
             self._retry = asyncio.create_task(self._try_again())
         raise KafkaUnavailable(self._away)

@@ -11,7 +11,7 @@ from flowagg.redis_client import connect_async
 from flowagg.settings import RedisSettings
 from flowagg.view import decode_hour, decode_meta, hours_key, meta_key, partitions_key, totals_key
 
-from flowagg_reader.hour import Seen
+from flowagg_reader.hour import Parts, Seen
 
 _TRIES = 5  # three where nothing is known yet
 _CONNECTIONS = 64
@@ -71,9 +71,9 @@ class Store:
         """Return where Redis answers."""
         await self._connections.redis.ping()
 
-    async def look(self, partitions: Iterable[int], hour: int) -> dict[int, Seen]:
+    async def look(self, partitions: Iterable[int], hour: int) -> Parts:
         """These partitions and all that the view has begun: meta, the hour's mark and number of flow keys."""
-        seen = {}
+        seen = Parts()
         for number, (meta, mark, rows) in (await self._read(partitions, hour, self._look)).items():
             seen[number] = _seen(meta, mark, rows or 0)
         return seen

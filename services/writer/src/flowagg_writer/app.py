@@ -6,11 +6,14 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import msgspec
 from flowagg.access import Gate, Grant
 from flowagg.docs_routes import docs_routes
+from flowagg.errors import FlowaggError
+from flowagg.exchange import Exchange, Headers
 from flowagg.flow import InvalidFlow, decode_flow_lines, decode_flows
 from flowagg.idempotency import MAX_KEY_CHARACTERS, is_key
 from flowagg.kafka import KafkaUnavailable
@@ -25,7 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flowagg_writer import metrics
 from flowagg_writer.batch import Batch, KeyReused, plan
 from flowagg_writer.body import BrokenGzip, Form, Gunzip, form_of, is_gzip
-from flowagg_writer.log import Log, LogFull, NotAppended, TooFewPartitions
+from flowagg_writer.log import Appending, Log, LogFull, NotAppended, TooFewPartitions
 from flowagg_writer.settings import WriterSettings
 
 _log = logging.getLogger(__name__)
@@ -47,12 +50,27 @@ class _Accepted(msgspec.Struct, frozen=True):
 
     status_code = 200
 
+    def whole(self) -> tuple[bytes, bytes]:
+        """The header lines and the body of the answer."""
+        body = msgspec.json.encode(self)
+        return b"content-length: %d\r\ncontent-type: application/json\r\n" % len(body), body
+
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer by ASGI: what Starlette's Response does, without what it does for other answers."""
         body = msgspec.json.encode(self)
         headers = [(_CONTENT_LENGTH, b"%d" % len(body)), (_CONTENT_TYPE, b"application/json")]
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What the head of a POST says. key: its Idempotency-Key. zipped: the body is in gzip."""
+
+    grant: Grant
+    key: str | None
+    form: Form
+    zipped: bool
 
 
 @dataclass(slots=True)
@@ -62,8 +80,15 @@ class _Hand:
     held: int = 0
 
 
+_ENDS: Final = Problem(
+    503,
+    "This writer ends before Kafka has acknowledged every record. Some may have been kept.",
+    headers={**RETRY_LATER, "Connection": "close"},
+)
+
+
 class Flows:
-    """The endpoint POST /flows.
+    """The endpoint POST /flows, by ASGI or, for small whole requests, by an exchange.
 
     A POST of one flow is all overhead, so little is asked of Starlette for each request: no Request, no Headers.
     """
@@ -89,22 +114,89 @@ class Flows:
             # It gets no answer; the status is for the metrics.
             response = Problem(400, "The client closed the connection before the body was whole.").response()
         except asyncio.CancelledError:
-            response = Problem(
-                503,
-                "This writer ends before Kafka has acknowledged every record. Some may have been kept.",
-                headers={**RETRY_LATER, "Connection": "close"},
-            ).response()
+            response = _ENDS.response()
         except Exception:
             _log.exception("a POST failed", extra={"request_id": scope.get("state", {}).get("request_id")})
             response = fault().response()
-        status = response.status_code
+        self._observe(response.status_code, began)
+        await response(scope, receive, send)
+
+    def takes(self, method: bytes, target: bytes, headers: Headers) -> bool:
+        """Whether a POST is for an exchange: one whose body can be read in one go, and has no query to refuse."""
+        if method != b"POST" or target != b"/flows":
+            return False
+        return all(name != _CONTENT_ENCODING for name, _ in headers)
+
+    def begin(self, exchange: Exchange) -> None:
+        """Answer one POST by its exchange."""
+        began = time.perf_counter()
+        try:
+            self._append_whole(exchange, began, self._enter(exchange.headers, b""))
+            exchange.on_cancel = partial(self._refuse, exchange, began, _ENDS)
+        except Problem as problem:
+            self._refuse(exchange, began, problem)
+        except Exception:
+            self._failed(exchange, began)
+
+    def _append_whole(self, exchange: Exchange, began: float, head: _Head) -> None:
+        hand = _Hand()
+        self._waiting += 1
+        try:
+            batch = self._whole(exchange, head, hand)
+            ended = partial(self._ended, exchange, began, hand, head.key)
+            self._log.begin(batch, self._settings.post_timeout_seconds, ended)
+        except _NOT_APPENDED as error:
+            self._let_go(hand)
+            raise _not_appended(error, head.key) from None
+        except BaseException:
+            self._let_go(hand)
+            raise
+
+    def _whole(self, exchange: Exchange, head: _Head, hand: _Hand) -> Batch:
+        """The batch of an exchange. Raises Problem."""
+        size = len(exchange.body)
+        if not self._fits(size):
+            raise self._too_large()
+        self._hold(hand, size)
+        batch = self._plan(exchange.body, head.form, head.key, head.grant)
+        exchange.body = b""  # only the batch has to outlive the wait for Kafka
+        return batch
+
+    def _ended(self, exchange: Exchange, began: float, hand: _Hand, key: str | None, appending: Appending) -> None:
+        """Answer: Kafka has acknowledged every record, or the time is over."""
+        self._let_go(hand)
+        try:
+            accepted = _Accepted(accepted=appending.count, position=encode_token(appending.position()))
+            if not exchange.response_started:
+                self._observe(200, began)
+            exchange.answer(200, *accepted.whole())
+        except _NOT_APPENDED as error:
+            self._refuse(exchange, began, _not_appended(error, key))
+        except Exception:
+            self._failed(exchange, began)
+
+    def _refuse(self, exchange: Exchange, began: float, problem: Problem) -> None:
+        if not exchange.response_started:
+            self._observe(problem.status, began)
+            exchange.respond(problem.response())
+
+    def _failed(self, exchange: Exchange, began: float) -> None:
+        """In the handling of an exception."""
+        _log.exception("a POST failed", extra={"request_id": exchange.request_id})
+        self._refuse(exchange, began, fault())
+
+    def _observe(self, status: int, began: float) -> None:
         if status not in self._answers:
             self._answers[status] = metrics.POSTS.labels(status)
         self._answers[status].inc()
         metrics.POST_SECONDS.observe(time.perf_counter() - began)
-        await response(scope, receive, send)
 
-    async def _bounded(self, scope: Scope, receive: Receive) -> _Accepted:
+    def _let_go(self, hand: _Hand) -> None:
+        self._waiting -= 1
+        self._held -= hand.held
+
+    def _enter(self, headers: Headers, query: bytes) -> _Head:
+        """What the head of a POST says. Raises Problem."""
         settings = self._settings
         if self._waiting >= settings.max_waiting_requests:
             raise Problem(
@@ -112,22 +204,26 @@ class Flows:
                 "This writer has as many requests in hand as it may: send the same again later.",
                 headers=RETRY_LATER,
             )
-        fields = _fields(scope["headers"])
+        fields = _fields(headers)
         grant = self._gate.enter(fields.get(_AUTHORIZATION, ()), "write")
-        if scope["query_string"]:
+        if query:
             raise Problem(400, "Nothing was kept: POST /flows has no query parameters.")
         key = _idempotency_key(fields.get(_IDEMPOTENCY_KEY, ()))
         form = form_of(fields.get(_CONTENT_TYPE, ()))
         zipped = is_gzip(fields.get(_CONTENT_ENCODING, ()))
         if int(fields.get(_CONTENT_LENGTH, ("0",))[0]) > settings.max_body_bytes:
             raise self._too_large()
+        return _Head(grant, key, form, zipped)
+
+    async def _bounded(self, scope: Scope, receive: Receive) -> _Accepted:
+        head = self._enter(scope["headers"], scope["query_string"])
         self._waiting += 1
         hand = _Hand()
-        deadline = asyncio.get_running_loop().time() + settings.post_timeout_seconds
+        deadline = asyncio.get_running_loop().time() + self._settings.post_timeout_seconds
         try:
             async with asyncio.timeout_at(deadline):
-                body = await (self._inflated(receive, hand) if zipped else self._plain(receive, hand))
-            batch = self._plan(body, form, key, grant)
+                body = await (self._inflated(receive, hand) if head.zipped else self._plain(receive, hand))
+            batch = self._plan(body, head.form, head.key, head.grant)
             del body  # only the batch has to outlive the wait for Kafka
             return await self._append(batch, deadline)
         except TimeoutError:
@@ -137,8 +233,7 @@ class Flows:
                 headers={**RETRY_LATER, "Connection": "close"},
             ) from None
         finally:
-            self._waiting -= 1
-            self._held -= hand.held
+            self._let_go(hand)
 
     def _too_large(self) -> Problem:
         return Problem(
@@ -243,25 +338,34 @@ class Flows:
         left = deadline - asyncio.get_running_loop().time()
         try:
             position = await self._log.append(batch, left)
-        except KeyReused as error:
-            raise Problem(422, f"Nothing was kept: {error}.") from None
-        except KafkaUnavailable:
+        except _NOT_APPENDED as error:
+            raise _not_appended(error, key) from None
+        return _Accepted(accepted=count, position=encode_token(position))
+
+
+_NOT_APPENDED: Final = (KeyReused, KafkaUnavailable, TooFewPartitions, LogFull, NotAppended)
+
+
+def _not_appended(error: FlowaggError, key: str | None) -> Problem:
+    """What a client is told. key: the POST's Idempotency-Key."""
+    match error:
+        case KeyReused():
+            return Problem(422, f"Nothing was kept: {error}.")
+        case KafkaUnavailable():
             # Its text may name brokers: it is in the log and in /readyz, which are not for clients.
-            raise Problem(
+            return Problem(
                 503,
                 "Nothing was kept: Kafka, which keeps the log, takes no records now: send the same again later.",
                 headers=RETRY_LATER,
-            ) from None
-        except (TooFewPartitions, LogFull) as error:
-            raise Problem(503, f"Nothing was kept: {error}.", headers=RETRY_LATER) from None
-        except NotAppended as error:
+            )
+        case NotAppended():
             again = (
                 "send the same batch again with the same Idempotency-Key, and it counts once"
                 if key is not None
                 else "the same batch sent again may count them twice, as it has no Idempotency-Key"
             )
-            raise Problem(503, f"{error}. Some records may have been kept: {again}.", headers=RETRY_LATER) from None
-        return _Accepted(accepted=count, position=encode_token(position))
+            return Problem(503, f"{error}. Some records may have been kept: {again}.", headers=RETRY_LATER)
+    return Problem(503, f"Nothing was kept: {error}.", headers=RETRY_LATER)
 
 
 def _fields(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[bytes, Sequence[str]]:
@@ -312,4 +416,5 @@ def create_app(settings: WriterSettings, log: Log) -> ASGIApp:
         lifespan=lifespan,
     )
     others.router.redirect_slashes = False
-    return Entrance("/flows", {"POST"}, Flows(settings, log, gate), others)
+    flows = Flows(settings, log, gate)
+    return Entrance("/flows", {"POST"}, flows, others, flows)

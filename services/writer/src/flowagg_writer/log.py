@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 from confluent_kafka import KafkaException, Producer
 from flowagg.errors import FlowaggError
@@ -42,6 +45,27 @@ class NotAppended(FlowaggError):
 
 class TooFewPartitions(FlowaggError):
     """The topic has fewer partitions than keyed records are spread over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appending:
+    """A batch on its way to the log. count: of its flows."""
+
+    topic_id: str
+    count: int
+    acknowledgements: Acknowledgements
+
+    def position(self) -> Position:
+        """The position that holds all flows. Raises KafkaUnavailable or NotAppended, as append does."""
+        acknowledgements = self.acknowledgements
+        if not acknowledgements.complete:
+            raise NotAppended("Kafka has not acknowledged every record in time")
+        if self.count and not acknowledgements.expected:
+            raise KafkaUnavailable(f"Kafka's client took no record: {acknowledgements.error}")
+        if acknowledgements.error is not None:
+            raise NotAppended(f"Kafka has not acknowledged every record: {acknowledgements.error}")
+        metrics.FLOWS.inc(self.count)
+        return Position(self.topic_id, acknowledgements.next_offsets)
 
 
 class Log:
@@ -131,6 +155,54 @@ class Log:
         Raises KeyReused, KafkaUnavailable, TooFewPartitions or LogFull when nothing of the batch is
         in the log; NotAppended when a part of it may be.
         """
+        topic = self._admit(batch)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        appending, steps = self._hand_over(batch, topic, wake)
+        # An error is kept by the acknowledgements, beside those of records that were handed over.
+        with contextlib.suppress(BufferError, KafkaException):
+            for _ in steps:
+                await asyncio.sleep(0)
+        expiry = loop.call_later(timeout_seconds, wake)
+        try:
+            await future
+        finally:
+            expiry.cancel()
+        return appending.position()
+
+    def begin(self, batch: Batch, timeout_seconds: float, ended: Callable[[Appending], None]) -> None:
+        """As append, for few flows: all are handed over now. ended: called once, in a later turn of the loop.
+
+        Raises what append raises when nothing of the batch is in the log; its other errors are told by the Appending.
+        """
+        topic = self._admit(batch)
+        loop = asyncio.get_running_loop()
+        appending: Appending | None = None
+
+        def end() -> None:
+            nonlocal appending
+            told, appending = appending, None  # and no cycle of references is left, which only a collection would end
+            if told is not None:
+                expiry.cancel()
+                ended(told)
+
+        # Not called by the producer's poll itself: whatever goes wrong there is told to the producer.
+        appending, steps = self._hand_over(batch, topic, partial(loop.call_soon, end))
+        try:
+            with contextlib.suppress(BufferError, KafkaException):
+                for _ in steps:
+                    pass
+        except BaseException:
+            appending = None  # raised in place of told
+            raise
+        expiry = loop.call_later(timeout_seconds, end)
+
+    def _admit(self, batch: Batch) -> Topic:
         batch.check(self._known)
         topic = self._topic
         if topic is None:
@@ -141,13 +213,14 @@ class Log:
                 f"FLOWAGG_KEYED_PARTITIONS={batch.partitions_needed}, which batches with an Idempotency-Key need: "
                 "have its operator add partitions to the topic, or correct the setting before the first such batch"
             )
-        if not batch.flows:
-            return Position(topic.topic_id, {})
-        size_bytes = batch.size_bytes
-        if self._in_flight_bytes and self._in_flight_bytes + size_bytes > self._settings.max_in_flight_bytes:
+        full = self._in_flight_bytes and self._in_flight_bytes + batch.size_bytes > self._settings.max_in_flight_bytes
+        if batch.flows and full:
             raise LogFull("as much is on its way to Kafka as this writer may hold: send the same again later")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
+        return topic
+
+    def _hand_over(self, batch: Batch, topic: Topic, wake: Callable[[], object]) -> tuple[Appending, Iterator[None]]:
+        """What becomes of the batch, and the steps that hand it over. wake: called once all records are reported."""
+        size_bytes = batch.size_bytes
 
         def complete() -> None:
             # Here and not when the wait is over: records of a POST that has timed out, or of a client that has gone,
@@ -155,32 +228,16 @@ class Log:
             self._in_flight_bytes -= size_bytes
             wake()
 
-        def wake() -> None:
-            if not future.done():
-                future.set_result(None)
-
         count = len(batch.flows)  # they are gone once they are handed over
         acknowledgements = Acknowledgements(count, complete)
+        appending = Appending(topic.topic_id, count, acknowledgements)
+        if not count:
+            wake()
+            return appending, iter(())
         self._in_flight_bytes += size_bytes
         self._wake.set()
-        # An error is kept by the acknowledgements, beside those of records that were handed over.
-        with contextlib.suppress(BufferError, KafkaException):
-            produce = self._producer.produce
-            for _ in batch.hand_over(produce, self._topic_name, acknowledgements, self._known, self._partition_of):
-                await asyncio.sleep(0)
-        expiry = loop.call_later(timeout_seconds, wake)
-        try:
-            await future
-        finally:
-            expiry.cancel()
-        if not acknowledgements.complete:
-            raise NotAppended("Kafka has not acknowledged every record in time")
-        if not acknowledgements.expected:
-            raise KafkaUnavailable(f"Kafka's client took no record: {acknowledgements.error}")
-        if acknowledgements.error is not None:
-            raise NotAppended(f"Kafka has not acknowledged every record: {acknowledgements.error}")
-        metrics.FLOWS.inc(count)
-        return Position(topic.topic_id, acknowledgements.next_offsets)
+        produce = self._producer.produce
+        return appending, batch.hand_over(produce, self._topic_name, acknowledgements, self._known, self._partition_of)
 
     async def _serve_reports(self) -> None:
         while True:
