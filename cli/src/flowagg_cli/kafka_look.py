@@ -12,6 +12,7 @@ from flowagg.kafka import (
     Topic,
     connection_trouble,
     describe_topic,
+    group_names,
     known_offset,
     look_up_error,
     resolve_topic,
@@ -28,7 +29,7 @@ _WITHOUT_MEMBERS: Final = frozenset({"EMPTY", "DEAD"})
 
 def group_of(view: str) -> str:
     """The consumer group that keeps a view."""
-    return f"flowagg-{view}"
+    return group_names(view)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +67,32 @@ class KafkaLook:
     def group_state(self, view: str) -> str:
         """The state of a view's consumer group, as Kafka calls it in capitals; EMPTY also where there is none.
 
-        From the list of groups: a description does not know groups of the protocol of KIP-848.
+        Where another one has taken its place, the state of that. From the list of groups: a description does not know
+        groups of the protocol of KIP-848.
         """
+        states, error = self._groups(view)
+        if error is not None and not states:
+            # Each broker lists its own, and the group's may be the one that did not answer.
+            raise look_up_error(error, self._topic)
+        return next((state for state in states.values() if state not in _WITHOUT_MEMBERS), None) or next(
+            iter(states.values()), "EMPTY"
+        )
+
+    def _groups(self, view: str) -> tuple[dict[str, str], Any]:
+        """The states of the view's groups that there are; and the first error of a broker."""
         groups = self._result(self._look_ups.client.list_consumer_groups(request_timeout=self._seconds))
-        states = [group.state.name for group in groups.valid if group.group_id == group_of(view)]
-        if (
-            groups.errors and not states
-        ):  # each broker lists its own, and the group's may be the one that did not answer
-            raise look_up_error(groups.errors[0], self._topic)
-        return states[0] if states else "EMPTY"
+        listed = {group.group_id: group.state.name for group in groups.valid}
+        states = {name: listed[name] for name in group_names(view) if name in listed}
+        return states, groups.errors[0] if groups.errors else None
 
     def delete_group(self, view: str) -> bool:
-        """Delete a view's consumer group; whether there was one."""
-        group = group_of(view)
+        """Delete a view's consumer groups; whether there was one."""
+        own, *others = group_names(view)
+        there, _ = self._groups(view)
+        deleted = [self._delete(name) for name in (own, *(name for name in others if name in there))]
+        return any(deleted)
+
+    def _delete(self, group: str) -> bool:
         futures = self._look_ups.client.delete_consumer_groups([group], request_timeout=self._seconds)
         try:
             futures[group].result(self._seconds + _MARGIN_SECONDS)

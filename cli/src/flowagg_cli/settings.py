@@ -22,6 +22,7 @@ OF_CONSUMERS: Final = frozenset(
         "max_in_flight",
         "max_poll_seconds",
         "membership_check_seconds",
+        "group_patience_seconds",
         "prefetch_bytes",
         "replay_batch",
         "replay_transaction_seconds",

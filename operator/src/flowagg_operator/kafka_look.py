@@ -3,6 +3,7 @@
 Every call is bounded; what goes wrong is a verdict or a missing snapshot, never an exception.
 """
 
+import contextlib
 import logging
 import re
 import time
@@ -27,7 +28,7 @@ from confluent_kafka.admin import (
     OffsetSpec,
     TopicDescription,
 )
-from flowagg.kafka import GroupLooks, InvalidProperties, LookUps, known_offset, log_error
+from flowagg.kafka import GroupLooks, InvalidProperties, LookUps, groups_in_place_of, known_offset, log_error
 from flowagg.settings import KafkaSettings
 from flowagg.topic_rules import judge_topic
 
@@ -101,13 +102,18 @@ class KafkaClient:
         own = {"error_cb": self._note}
         self._look_ups = LookUps(settings, "operator", own)
         self._group_looks = GroupLooks(settings, "operator", own)
+        self._other_looks = GroupLooks(settings, "operator", own)
         self._committed = Committed(settings, "operator", own)
+        self._in_place_of: dict[str, str] = {}
+        """Group -> that in which its members were found instead."""
+        self._searched = 0
 
     def look(self, topic: Topic, group: str, clock: Callable[[], float]) -> KafkaLook:
         """Bring the topics about, judge them, and take a snapshot of the group's offsets."""
         done: list[str] = []
         self._look_ups.client.poll(0)  # serves callbacks and librdkafka's log lines, which would pile up
         self._group_looks.poll()
+        self._other_looks.poll()
         try:
             partitions, findings = self._topics(topic, done)
         except _Failed as failed:
@@ -130,6 +136,7 @@ class KafkaClient:
         """End the clients."""
         self._committed.close()
         self._group_looks.close()
+        self._other_looks.close()
         self._look_ups.close()
 
     def _topics(self, topic: Topic, done: list[str]) -> tuple[int, list[str]]:
@@ -250,16 +257,32 @@ class KafkaClient:
 
     def _snapshot(self, topic: str, count: int, group: str, clock: Callable[[], float]) -> Snapshot:
         partitions = [TopicPartition(topic, number) for number in range(count)]
+        name = self._in_place_of.get(group, group)
         try:
             # 1. What is committed; 2. the watermarks; 3. the group.
-            committed = self._committed.look(group, partitions, self._timeout_seconds)
+            committed = self._committed.look(name, partitions, self._timeout_seconds)
             low = self._offsets(partitions, OffsetSpec.earliest())
             high = self._offsets(partitions, OffsetSpec.latest())
             at = clock()
-            state, owners = self._group(group, topic)
+            state, owners = self._group(self._group_looks, name, topic)
+            if owners is not None and not owners:
+                self._search(group, name, topic)
             return Snapshot(at, committed, low, high, state, owners)
         except KafkaException as error:
+            self._search(group, name, topic)
             raise self._failed(error, "look up offsets") from error
+
+    def _search(self, group: str, name: str, topic: str) -> None:
+        """The group has no members, or its coordinator cannot answer: look whether they are in one in its place.
+
+        In one of them a look, the next one the next time: a coordinator may take its time to answer.
+        """
+        others = [other for other in groups_in_place_of(group) if other != name]
+        other = others[self._searched % len(others)]
+        self._searched += 1
+        with contextlib.suppress(KafkaException):
+            if self._group(self._other_looks, other, topic)[1]:
+                self._in_place_of[group] = other
 
     def _offsets(self, partitions: Iterable[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
         # To the end for readers of committed records: what lies behind an open transaction cannot be applied yet.
@@ -270,10 +293,10 @@ class KafkaClient:
         )
         return {part.partition: known_offset(self._result(future)).offset for part, future in futures.items()}
 
-    def _group(self, group: str, topic: str) -> tuple[str, dict[str, frozenset[int]] | None]:
+    def _group(self, looks: GroupLooks, group: str, topic: str) -> tuple[str, dict[str, frozenset[int]] | None]:
         """The group's state, and its members' partitions; empty and None: this broker does not say."""
         try:
-            found = self._result(self._group_looks.start(group))
+            found = self._result(looks.start(group))
         except KafkaException as error:
             if _code(error) in _UNKNOWN_GROUP | _REFUSED:
                 return "", None

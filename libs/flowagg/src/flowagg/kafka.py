@@ -47,6 +47,7 @@ _MOST_HEDGE_SECONDS = 60.0
 _GROUP_PATIENCE_SECONDS = 10.0
 _MOST_GROUP_PATIENCE_SECONDS = 300.0
 _COORDINATOR_SECONDS = 3600.0
+_GROUPS = 4
 """The longest that librdkafka takes."""
 
 METADATA_MAX_AGE_MS = 10_000
@@ -226,6 +227,19 @@ class LookUps:
             self.client, self._made_at = client, time.monotonic()
 
 
+def group_names(view: str) -> tuple[str, ...]:
+    """The consumer groups of a view: its own, and those that take its place while its coordinator cannot answer.
+
+    No view can have such a name: names of views have no dots.
+    """
+    return groups_in_place_of(f"flowagg-{view}")
+
+
+def groups_in_place_of(group: str) -> tuple[str, ...]:
+    """A group, and those that take its place."""
+    return (group, *(f"{group}.{number}" for number in range(2, _GROUPS + 1)))
+
+
 class GroupLooks:
     """Descriptions of a consumer group, one at a time, by a client of their own.
 
@@ -242,11 +256,16 @@ class GroupLooks:
         self._client: AdminClient | None = None
         self._asked: Future[ConsumerGroupDescription] | None = None
         self._asked_at = 0.0
+        self._group = ""
         self._patience_seconds = _GROUP_PATIENCE_SECONDS
 
     def start(self, group: str) -> "Future[ConsumerGroupDescription]":
         """The description that is under way, else a new one."""
         now = time.monotonic()
+        if group != self._group:
+            if self._asked is not None and not self._asked.done():
+                self.close()  # of another group: its answer is not waited for
+            self._group, self._asked, self._patience_seconds = group, None, _GROUP_PATIENCE_SECONDS
         if self._asked is not None and self._asked.done():
             self._patience_seconds, self._asked = _GROUP_PATIENCE_SECONDS, None
         if self._asked is not None and now >= self._asked_at + self._patience_seconds:

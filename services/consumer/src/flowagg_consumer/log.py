@@ -18,6 +18,7 @@ from flowagg.kafka import (
     admin_properties,
     client_properties,
     describe_topic,
+    group_names,
     known_offset,
     look_up_error,
     resolve_topic,
@@ -25,6 +26,7 @@ from flowagg.kafka import (
 from flowagg.topic_rules import Finding, judge_topic
 
 from flowagg_consumer import effects as fx
+from flowagg_consumer.groups import Groups
 from flowagg_consumer.membership import Membership
 from flowagg_consumer.pace import Pace
 from flowagg_consumer.partition import DeadLetter, StopReason
@@ -79,11 +81,15 @@ class Log:
         self._consumer: Consumer | None = None
         self._membership: Membership | None = None
         self._silence = Silence(settings.silence_seconds)
+        self._groups = Groups(
+            group_names(settings.view), settings.group_patience_seconds, settings.membership_check_seconds
+        )
         self._join()
         if self._consumer is None:
             Consumer(self._properties("classic")).close()  # wrong properties end the process, also without Kafka
         self._look_ups = LookUps(settings, "consumer")
         self._group_looks = GroupLooks(settings, "consumer")
+        self._earlier_looks = GroupLooks(settings, "consumer")  # at groups that it is not in
         letters = {
             "enable.idempotence": True,
             "linger.ms": 0,
@@ -96,7 +102,7 @@ class Log:
         settings = self._settings
         max_poll_seconds = max(settings.max_poll_seconds, 3 * settings.kafka_timeout_seconds)
         own = {
-            "group.id": f"flowagg-{settings.view}",
+            "group.id": self._groups.name,
             "auto.offset.reset": "error",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -140,7 +146,7 @@ class Log:
             if speaks is None:
                 return
             protocol = "consumer" if speaks else "classic"
-        _log.info("group", extra={"protocol": protocol, "group": f"flowagg-{self._settings.view}"})
+        _log.info("group", extra={"protocol": protocol, "group": self._groups.name})
         self._membership = (
             Membership(self._topic, self._settings.membership_check_seconds) if protocol == "consumer" else None
         )
@@ -170,9 +176,11 @@ class Log:
         member, membership, now = self._consumer, self._membership, time.monotonic()
         if member is None:
             return
-        found = self._silence.stuck(now, self._start_ends)
+        found = self._groups.check(now, self._group_looks.start, self._earlier_looks.start)
+        if found is None:
+            found = self._silence.stuck(now, self._start_ends)
         if found is None and membership is not None:
-            ask = partial(self._group_looks.start, f"flowagg-{self._settings.view}")
+            ask = partial(self._group_looks.start, self._groups.name)
             found = membership.disagreement(now, member.memberid, self._owned, ask)
         if found is not None:
             self._give_up(member, found)
@@ -348,6 +356,7 @@ class Log:
         """Hand librdkafka's log lines of the other clients on; unserved they would pile up."""
         self._look_ups.client.poll(0)
         self._group_looks.poll()
+        self._earlier_looks.poll()
         self._producer.poll(0)
 
     def close(self) -> None:
@@ -355,6 +364,7 @@ class Log:
         if self._consumer is not None:
             self._consumer.close()
         self._group_looks.close()
+        self._earlier_looks.close()
         self._look_ups.close()
 
     def _offsets(self, numbers: list[int], spec: Any) -> dict[int, Any]:

@@ -98,6 +98,13 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         description="Time between looks at what the group thinks that this consumer owns, in seconds; where both "
         "disagree in two looks, it joins anew (KIP-848).",
     )
+    group_patience_seconds: float = Field(
+        30.0,
+        ge=2,
+        le=3600,
+        description="Time after which a group whose coordinator cannot answer, though Kafka does, is given up for "
+        "another one, in seconds.",
+    )
     silence_seconds: float = Field(
         5.0,
         ge=0.5,
