@@ -5,14 +5,16 @@ from pathlib import Path
 
 import obstore.store
 import pytest
-from flowagg.kafka import Topic
+from confluent_kafka import KafkaError, KafkaException
+from flowagg.kafka import KafkaUnavailable, Topic
+from flowagg.settings import KafkaSettings
 from flowagg.view import Meta
 from flowagg_cli import listing
 from flowagg_cli.__main__ import main
 from flowagg_cli.backup import newest
 from flowagg_cli.dead_letter_settings import DeadLetterSettings
 from flowagg_cli.errors import Busy, Refused, WrongUsage
-from flowagg_cli.kafka_look import Bounds, check_no_members, fit
+from flowagg_cli.kafka_look import Bounds, KafkaLook, check_no_members, fit
 from flowagg_cli.places import Folder, Place, Spot, Store, export_name, exports_of, spot
 from flowagg_cli.redis_target import Import, Standing, judge
 from flowagg_cli.settings import OF_CONSUMERS, ViewSettings, read_settings
@@ -231,3 +233,30 @@ def test_wrong_settings_end_with_their_code(
         main(["views", "list"])
     assert end.value.code == 2
     assert "FLOWAGG_REDIS_SENTINELS?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("states", "broken", "said"),
+    [
+        ({}, False, "EMPTY"),
+        ({"flowagg-v": "STABLE"}, True, "STABLE"),
+        ({"flowagg-v": "EMPTY", "flowagg-v.2": "STABLE"}, False, "STABLE"),
+        ({"flowagg-v": "EMPTY"}, False, "EMPTY"),
+        ({"flowagg-v.2": "EMPTY"}, True, None),
+        ({}, True, None),
+    ],
+)
+def test_members_are_looked_for_in_every_group_of_the_view(
+    monkeypatch: pytest.MonkeyPatch, states: dict[str, str], broken: bool, said: str | None
+) -> None:
+    look = KafkaLook(KafkaSettings(kafka_bootstrap_servers="127.0.0.1:1"))
+    error = KafkaException(KafkaError(KafkaError.COORDINATOR_NOT_AVAILABLE)) if broken else None
+    monkeypatch.setattr(look, "_groups", lambda _: (states, error))
+    try:
+        if said is None:
+            with pytest.raises(KafkaUnavailable):
+                look.group_state("v")
+        else:
+            assert look.group_state("v") == said
+    finally:
+        look.close()

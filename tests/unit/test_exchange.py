@@ -209,7 +209,10 @@ def test_a_long_body_is_handed_over_at_once_and_given_back_when_it_is_taken(paus
         exchange = Exchange(connection, b"/", [], b"", b"an-id", keep_alive=True)
         if paused:
             connection.flow.pause_writing()
-        exchange.send_long(200, b"content-length: 4\r\n", [b"lo", b"ng"], 30, given_back.set)
+        waiting = exchange.send_long(200, b"content-length: 4\r\n", [b"lo", b"ng"], 30, given_back.set)
+        assert (waiting is not None) == paused
+        if waiting is not None:
+            exchange.run(waiting)
         assert b"".join(connection.kept.written).endswith(b"\r\n\r\nlong")
         await turns()
         assert given_back.is_set() == connection.complete.is_set() == (not paused)
@@ -227,7 +230,9 @@ def test_a_long_body_that_nobody_takes_is_given_back(end: str) -> None:
         connection, given_back = Connection(), asyncio.Event()
         exchange = Exchange(connection, b"/", [], b"", b"an-id", keep_alive=True)
         connection.flow.pause_writing()
-        exchange.send_long(200, b"", [b"lo", b"ng"], 0.01 if end == "stall" else 30, given_back.set)
+        waiting = exchange.send_long(200, b"", [b"lo", b"ng"], 0.01 if end == "stall" else 30, given_back.set)
+        assert waiting is not None
+        exchange.run(waiting)
         await turns()
         if end == "server":
             exchange.cancel()
@@ -238,6 +243,30 @@ def test_a_long_body_that_nobody_takes_is_given_back(end: str) -> None:
         await turns()
         assert exchange.response_complete
         assert connection.kept.closed == (end != "client")
+
+    run(scenario)
+
+
+def test_a_long_body_that_a_task_sends_leaves_the_connection_open() -> None:
+    async def scenario() -> None:
+        connection, given_back = Connection(), asyncio.Event()
+        exchange = Exchange(connection, b"/", [], b"", b"an-id", keep_alive=True)
+        connection.flow.pause_writing()
+
+        async def answer() -> None:
+            await asyncio.sleep(0)
+            waiting = exchange.send_long(200, b"content-length: 4\r\n", [b"lo", b"ng"], 30, given_back.set)
+            assert waiting is not None
+            await waiting
+
+        exchange.run(answer())
+        await turns()
+        assert not given_back.is_set()
+        connection.flow.resume_writing()
+        await asyncio.wait_for(connection.complete.wait(), 10)
+        await turns()
+        assert given_back.is_set()
+        assert not connection.kept.closed
 
     run(scenario)
 

@@ -13,19 +13,22 @@ PATIENCE = 10.0
 
 
 class Kafka:
-    """Answers looks at once. errors: the code that looks at a group fail with; `silent`: they do not end."""
+    """Answers looks at once. errors: the code that looks at a group fail with; silent: they do not end; nor do
+    those at groups in never.
+    """
 
     def __init__(self) -> None:
         self.now = 0.0
         self.errors: dict[str, int] = {}
         self.silent = False
+        self.never: set[str] = set()
         self.looks: list[str] = []
         self.groups = Groups(NAMES, PATIENCE, 1)
 
     def ask(self, name: str) -> "Future[Any]":
         self.looks.append(name)
         future: Future[Any] = Future()
-        if self.silent:
+        if self.silent or name in self.never:
             return future
         if name in self.errors:
             future.set_exception(KafkaException(KafkaError(self.errors[name])))
@@ -105,6 +108,62 @@ def test_a_group_in_its_place_that_cannot_be_used_is_given_up_too_and_after_the_
         if kafka.groups.name != seen[-1]:
             seen.append(kafka.groups.name)
     assert seen[:6] == [*NAMES, *NAMES[:2]]
+
+
+def test_a_failure_before_a_silence_counts_for_nothing_after_it() -> None:
+    """Kafka was away: its first answer is that coordinators are still loading."""
+    kafka = Kafka()
+    kafka.errors[NAMES[0]] = KafkaError.NOT_COORDINATOR
+    assert kafka.pass_by(3) == []
+    kafka.silent = True
+    assert kafka.pass_by(60) == []
+    kafka.silent = False
+    kafka.errors[NAMES[0]] = KafkaError.COORDINATOR_LOAD_IN_PROGRESS
+    assert kafka.pass_by(PATIENCE - 2) == []
+    del kafka.errors[NAMES[0]]
+    assert kafka.pass_by(40) == []
+
+
+def test_another_error_between_failures_begins_the_patience_anew() -> None:
+    kafka = Kafka()
+    for _ in range(5):
+        kafka.errors[NAMES[0]] = KafkaError.NOT_COORDINATOR
+        assert kafka.pass_by(PATIENCE - 2) == []
+        kafka.errors[NAMES[0]] = KafkaError._TRANSPORT
+        assert kafka.pass_by(2.5) == []
+
+
+def test_a_coordinator_that_knows_no_such_group_is_well() -> None:
+    kafka = Kafka()
+    kafka.errors[NAMES[0]] = KafkaError.GROUP_ID_NOT_FOUND
+    assert kafka.pass_by(100) == []
+    kafka.errors[NAMES[0]] = KafkaError.NOT_COORDINATOR
+    kafka.pass_by(15)
+    assert kafka.groups.name == NAMES[1]
+    kafka.errors[NAMES[0]] = KafkaError.GROUP_ID_NOT_FOUND
+    kafka.pass_by(25)
+    assert kafka.groups.name == NAMES[0]
+
+
+def test_an_earlier_group_that_never_answers_does_not_hide_the_next_one() -> None:
+    kafka = Kafka()
+    kafka.errors = {NAMES[0]: KafkaError.NOT_COORDINATOR, NAMES[1]: KafkaError.NOT_COORDINATOR}
+    kafka.pass_by(30)
+    assert kafka.groups.name == NAMES[2]
+    kafka.never.add(NAMES[0])
+    del kafka.errors[NAMES[1]]
+    kafka.pass_by(80)
+    assert kafka.groups.name == NAMES[1]
+
+
+def test_where_none_can_be_used_each_round_takes_longer() -> None:
+    kafka = Kafka()
+    kafka.errors = dict.fromkeys(NAMES, KafkaError.NOT_COORDINATOR)
+    assert len(kafka.pass_by(3600)) <= 30
+    kafka.errors.clear()
+    kafka.pass_by(60)
+    kafka.errors = {kafka.groups.name: KafkaError.NOT_COORDINATOR}
+    assert len(kafka.pass_by(PATIENCE + 4)) == 1
 
 
 def test_it_goes_back_once_the_first_is_well_again() -> None:

@@ -15,8 +15,10 @@ from flowagg_reader.access import EVERYTHING, Access
 from flowagg_reader.app import create_app
 from flowagg_reader.bodies import PartitionTotals
 from flowagg_reader.cache import Entry
-from flowagg_reader.endpoint import AccessOf
-from flowagg_reader.hour import Seen
+from flowagg_reader.core import Answer, Found
+from flowagg_reader.endpoint import AccessOf, Flows
+from flowagg_reader.freshness import Freshness
+from flowagg_reader.hour import Hour, Seen
 from flowagg_reader.log import Log
 from flowagg_reader.response import EntryResponse
 from flowagg_reader.settings import ReaderSettings
@@ -359,3 +361,14 @@ def test_views_are_remembered_within_a_bound_and_unknown_names_not_at_all() -> N
     views.gone(own)
     views.found(own)
     assert (views.get("default"), len(views)) == (own, 4)
+
+
+def test_a_body_of_an_earlier_turn_is_not_sent_with_an_answer_that_has_none() -> None:
+    """The hour had rows, the answer waited for more records, and then the hour had expired."""
+    flows = Flows(ReaderSettings(), cast(Store, FakeStore()), cast(Log, FakeLog()), lambda _: EVERYTHING)
+    get = flows.enter(b"hour=1", [])
+    entry = Entry("tag", Body((b"[{}]",), 4, 1)).hold()
+    flows.take(get, entry)
+    found = Found({}, Hour("other", 0, expired=True, incomplete=False), Freshness(fresh=True, lag_records=0), {})
+    flows.settle(get, Answer(found))
+    assert (get.entry, entry.users) == (None, 0)

@@ -71,12 +71,11 @@ class KafkaLook:
         groups of the protocol of KIP-848.
         """
         states, error = self._groups(view)
-        if error is not None and not states:
-            # Each broker lists its own, and the group's may be the one that did not answer.
+        with_members = next((state for state in states.values() if state not in _WITHOUT_MEMBERS), None)
+        if with_members is None and error is not None:
+            # Each broker lists its own, and that of one with members may be the one that did not answer.
             raise look_up_error(error, self._topic)
-        return next((state for state in states.values() if state not in _WITHOUT_MEMBERS), None) or next(
-            iter(states.values()), "EMPTY"
-        )
+        return with_members or next(iter(states.values()), "EMPTY")
 
     def _groups(self, view: str) -> tuple[dict[str, str], Any]:
         """The states of the view's groups that there are; and the first error of a broker."""
@@ -86,10 +85,13 @@ class KafkaLook:
         return states, groups.errors[0] if groups.errors else None
 
     def delete_group(self, view: str) -> bool:
-        """Delete a view's consumer groups; whether there was one."""
+        """Delete a view's consumer groups; whether there was one.
+
+        Its own as the last: others are there where its coordinator cannot answer.
+        """
         own, *others = group_names(view)
         there, _ = self._groups(view)
-        deleted = [self._delete(name) for name in (own, *(name for name in others if name in there))]
+        deleted = [self._delete(name) for name in (*(name for name in others if name in there), own)]
         return any(deleted)
 
     def _delete(self, group: str) -> bool:

@@ -3,7 +3,6 @@
 Every call is bounded; what goes wrong is a verdict or a missing snapshot, never an exception.
 """
 
-import contextlib
 import logging
 import re
 import time
@@ -67,6 +66,9 @@ _REFUSED: Final = frozenset(
 _UNKNOWN_GROUP: Final = frozenset({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.UNSUPPORTED_VERSION})
 _TIMES: Final = re.compile(r" \(after \d+ms in state \w+(, \d+ identical error\(s\) suppressed)?\)")
 _MARGIN_SECONDS: Final = 1.0
+_SEARCH_SECONDS: Final = 4.0
+_MOST_SEARCH_SECONDS: Final = 300.0
+_SEARCH_WAIT_SECONDS: Final = 1.0
 _SAID_SECONDS: Final = 60.0
 _REFUSALS: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
 
@@ -107,6 +109,8 @@ class KafkaClient:
         self._in_place_of: dict[str, str] = {}
         """Group -> that in which its members were found instead."""
         self._searched = 0
+        self._search_at = 0.0
+        self._search_pause_seconds = _SEARCH_SECONDS
 
     def look(self, topic: Topic, group: str, clock: Callable[[], float]) -> KafkaLook:
         """Bring the topics about, judge them, and take a snapshot of the group's offsets."""
@@ -275,14 +279,23 @@ class KafkaClient:
     def _search(self, group: str, name: str, topic: str) -> None:
         """The group has no members, or its coordinator cannot answer: look whether they are in one in its place.
 
-        In one of them a look, the next one the next time: a coordinator may take its time to answer.
+        In one of them at a time, and not for long: a coordinator may take its time to answer, or never do. Then the
+        pauses double, for the client is made anew.
         """
+        now = time.monotonic()
+        if now < self._search_at:
+            return
         others = [other for other in groups_in_place_of(group) if other != name]
         other = others[self._searched % len(others)]
         self._searched += 1
-        with contextlib.suppress(KafkaException):
-            if self._group(self._other_looks, other, topic)[1]:
+        answered = True
+        try:
+            if self._group(self._other_looks, other, topic, _SEARCH_WAIT_SECONDS)[1]:
                 self._in_place_of[group] = other
+        except KafkaException as error:
+            answered = _code(error) != KafkaError._TIMED_OUT
+        pause = _SEARCH_SECONDS if answered else min(2 * self._search_pause_seconds, _MOST_SEARCH_SECONDS)
+        self._search_pause_seconds, self._search_at = pause, time.monotonic() + pause
 
     def _offsets(self, partitions: Iterable[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
         # To the end for readers of committed records: what lies behind an open transaction cannot be applied yet.
@@ -293,10 +306,12 @@ class KafkaClient:
         )
         return {part.partition: known_offset(self._result(future)).offset for part, future in futures.items()}
 
-    def _group(self, looks: GroupLooks, group: str, topic: str) -> tuple[str, dict[str, frozenset[int]] | None]:
+    def _group(
+        self, looks: GroupLooks, group: str, topic: str, wait_seconds: float | None = None
+    ) -> tuple[str, dict[str, frozenset[int]] | None]:
         """The group's state, and its members' partitions; empty and None: this broker does not say."""
         try:
-            found = self._result(looks.start(group))
+            found = self._result(looks.start(group), wait_seconds)
         except KafkaException as error:
             if _code(error) in _UNKNOWN_GROUP | _REFUSED:
                 return "", None
@@ -310,9 +325,9 @@ class KafkaClient:
         }
         return found.state.name.title().replace("_", ""), members
 
-    def _result(self, future: "Future[_T]") -> _T:
+    def _result(self, future: "Future[_T]", wait_seconds: float | None = None) -> _T:
         try:
-            return future.result(self._timeout_seconds + _MARGIN_SECONDS)
+            return future.result(self._timeout_seconds + _MARGIN_SECONDS if wait_seconds is None else wait_seconds)
         except TimeoutError:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
 

@@ -143,8 +143,10 @@ class Exchange:
 
     def send_long(
         self, status: int, fields: bytes, chunks: Sequence[bytes], stall_seconds: float, sent: Callable[[], object]
-    ) -> None:
+    ) -> Awaitable[None] | None:
         """Answer with a long body, unless it was answered before: all of it is handed over now.
+
+        What is still to be waited for, by run() or in the task that answers; None: nothing.
 
         In the clear that copies nothing, and whatever the system's buffers take is gone with this call; over TLS it
         would be encrypted as a whole, which is for ASGI's way. sent: called once the client has taken nearly all, or
@@ -152,15 +154,15 @@ class Exchange:
         """
         if self.response_started:
             sent()
-            return
+            return None
         self._start(status, fields)
         if not self._is_over():
             self._connection.transport.writelines(chunks)
         if self._connection.flow.write_paused:
-            self.run(self._until_taken(stall_seconds, sent))
-        else:
-            self._complete()
-            sent()
+            return self._until_taken(stall_seconds, sent)
+        self._complete()
+        sent()
+        return None
 
     async def _until_taken(self, stall_seconds: float, sent: Callable[[], object]) -> None:
         flow, transport = self._connection.flow, self._connection.transport

@@ -226,6 +226,7 @@ class Guard(HttpToolsProtocol):
     @override
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._unset_keepalive_if_required()  # an exchange may be answered with the next request's bytes in hand
         self._in_head, self._silent, self._upgrading = True, False, False
         self._since = self.loop.time()
         self._fed = self._delivered = self._expected = 0

@@ -28,6 +28,7 @@ _FORGOTTEN_SECONDS: Final = 30.0
 """After so long a look counts for nothing: that of a client that has been replaced never ends."""
 _EARLIER_SLOWER: Final = 5
 """Looks at the groups before are so much rarer."""
+_MOST_DOUBLINGS: Final = 5
 _ENOUGH: Final = 2
 """Answers in a row by which a coordinator is well again."""
 
@@ -52,9 +53,10 @@ class _Looks:
             return None
         asked, future = self._asked
         if not future.done():
-            if now >= self._next_at + _FORGOTTEN_SECONDS:
-                self._asked = None
-            return None
+            if now < self._next_at + _FORGOTTEN_SECONDS:
+                return None
+            self._asked = None
+            return asked, TimeoutError("no answer")
         self._asked = None
         return asked, None if future.cancelled() else future.exception()
 
@@ -70,6 +72,7 @@ class Groups:
         self._patience_seconds = patience_seconds
         self._look_seconds = look_seconds
         self._place = 0
+        self._moves = 0  # since a coordinator has answered
         self._begin()
 
     def _begin(self) -> None:
@@ -96,15 +99,18 @@ class Groups:
         if found is None:
             return None
         _, error = found
-        if error is None:
+        if _is_well(error):
+            self._moves = 0
+        if not (_code(error) in CANNOT_ANSWER or (self._place and _code(error) == NOT_ALLOWED)):
             self._failing_since = None
-            return None
-        if not (_cannot_answer(error) or (self._place and _code(error) == NOT_ALLOWED)):
             return None
         if self._failing_since is None:
             self._failing_since = now
-        if now - self._failing_since < self._patience_seconds:
+        # Where none of them can be used, each round takes longer than the one before.
+        patience = self._patience_seconds * 2 ** min(self._moves // len(self._names), _MOST_DOUBLINGS)
+        if now - self._failing_since < patience:
             return None
+        self._moves += 1
         return self._move(
             (self._place + 1) % len(self._names), f"the coordinator of {self.name} cannot answer: {error}"
         )
@@ -114,7 +120,7 @@ class Groups:
         if found is None:
             return None
         name, error = found
-        if error is not None:
+        if not _is_well(error):
             self._answers, self._looked_at = 0, (self._looked_at + 1) % self._place
             return None
         self._answers += 1
@@ -126,10 +132,11 @@ class Groups:
         return f"{why}; the group is {self.name} from now on"
 
 
-def _code(error: BaseException) -> int | None:
+def _is_well(error: BaseException | None) -> bool:
+    """Whether the coordinator has answered, be it that there is no such group."""
+    return error is None or _code(error) == KafkaError.GROUP_ID_NOT_FOUND
+
+
+def _code(error: BaseException | None) -> int | None:
     found = error.args[0] if isinstance(error, KafkaException) and error.args else None
     return found.code() if isinstance(found, KafkaError) else None
-
-
-def _cannot_answer(error: BaseException) -> bool:
-    return _code(error) in CANNOT_ANSWER

@@ -226,15 +226,17 @@ class Flows:
         """The body of a tag, held."""
         return self._bodies.find(effect.tag)
 
-    def count(self, get: Get, given: Answer) -> None:
-        """Count what an answer shows."""
+    def settle(self, get: Get, given: Answer) -> None:
+        """Count what an answer shows; a body that was taken in an earlier turn, and is not its, is not sent with it."""
+        if given.body is None:
+            get.release()
         if not given.found.freshness.fresh and get.wanted.query.consistency is not Consistency.EVENTUAL:
             metrics.STALE.inc()
         if given.body is not None and not given.held and not get.wanted.head:
             metrics.ROWS.inc(given.body.body.rows)
 
     def _response(self, get: Get, given: Answer) -> Response:
-        self.count(get, given)
+        self.settle(get, given)
         headers = headers_of(given)
         if given.held:
             return Response(status_code=304, headers=headers)

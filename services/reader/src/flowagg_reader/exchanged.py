@@ -117,7 +117,8 @@ class Exchanged:
 
     async def _go_on(self, effect: Effect) -> None:
         get = self._get
-        assert get is not None  # noqa: S101 - nothing but this answers from here on
+        if get is None:
+            return  # the server's end came first
         try:
             async with asyncio.timeout_at(self._deadline):
                 given = await self._flows.go_on(get, effect)
@@ -133,7 +134,7 @@ class Exchanged:
     def _answer(self, get: Get, given: Answer, *, in_task: bool = False) -> Awaitable[None] | None:
         """Answer, or what is to be awaited for it where the body is long and this is in a task."""
         flows, exchange = self._flows, self._exchange
-        flows.count(get, given)
+        flows.settle(get, given)
         if given.held:
             self._observe(304)
             exchange.answer(304, _lines(given))
@@ -150,13 +151,16 @@ class Exchanged:
         if not exchange.is_encrypted:
             get.entry = None  # it is released when it is sent
             self._end()
-            exchange.send_long(200, fields, body.chunks, flows.settings.stall_seconds, entry.release)
-            return None
+            sending = exchange.send_long(200, fields, body.chunks, flows.settings.stall_seconds, entry.release)
+            return self._waited_for(sending, in_task=in_task)
         sending = flows.sending(get, headers_of(given))({}, _nothing_to_receive, exchange.send)
         self._end()
-        if in_task:
+        return self._waited_for(sending, in_task=in_task)
+
+    def _waited_for(self, sending: Awaitable[None] | None, *, in_task: bool) -> Awaitable[None] | None:
+        if in_task or sending is None:
             return sending
-        exchange.run(sending)
+        self._exchange.run(sending)
         return None
 
     def _refuse(self, error: BaseException) -> None:
