@@ -33,7 +33,7 @@ BENCH_AUTOSCALING_FILES := --plot docs/assets/autoscaling.png --markdown docs/as
   --json benchmarks/results/autoscaling.json
 
 # The others are scripts of one folder.
-BENCHMARKS_AS_PACKAGES := benchmarks/autoscaling benchmarks/guard.py benchmarks/peers \
+BENCHMARKS_AS_PACKAGES := benchmarks/autoscaling benchmarks/guard.py benchmarks/peers benchmarks/profiles.py \
   tests/unit/benchmarks_autoscaling tests/unit/benchmarks_guard tests/unit/benchmarks_peers
 
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
@@ -99,7 +99,7 @@ soak: .venv/.synced ## Load with faults for MINUTES=30: memory, files, connectio
 check: .venv/.synced ## Format, lint, types, import contracts, lock and docs drift
 	@.venv/bin/ruff format --check --quiet . || { echo "make format mends the formatting"; exit 1; }
 	@.venv/bin/ruff check --quiet .
-	@.venv/bin/mypy --no-error-summary libs services operator/src cli/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests benchmarks tests --exclude 'benchmarks.(autoscaling|guard|peers)'
+	@.venv/bin/mypy --no-error-summary libs services operator/src cli/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests benchmarks tests --exclude 'benchmarks.(autoscaling|guard|peers|profiles)'
 	@.venv/bin/mypy --no-error-summary --explicit-package-bases $(BENCHMARKS_AS_PACKAGES)
 	@.venv/bin/lint-imports --no-cache > .venv/imports.txt || { cat .venv/imports.txt; exit 1; }
 	@uv=$$(./dev/find-uv.sh) && "$$uv" lock --check --quiet
@@ -130,6 +130,11 @@ bench-peers: .venv/.synced ## Compare with Kafka Streams, Quix, Faust, Bytewax a
 	@uv=$$(./dev/find-uv.sh) && "$$uv" sync --frozen --quiet --group plots
 	@$(PYTHON) -m flowagg_stack provision
 	@$(PYTHON) -m benchmarks.peers
+
+.PHONY: bench-profiles
+bench-profiles: .venv/.synced ## Record flame graphs of the hot loops under load (SECONDS=10; writes docs/assets/)
+	@uv=$$(./dev/find-uv.sh) && "$$uv" sync --frozen --quiet --group profiles
+	@$(PYTHON) -m benchmarks.profiles --seconds $(SECONDS)
 
 .PHONY: bench-failover
 bench-failover: .venv/.synced ## Kill the Redis master ROUNDS times and time until applies go on (HANG=1 stops it instead)

@@ -21,6 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from flowagg.kafka import group_names
 from flowagg_stack.processes import ProcessFailed
 from flowagg_stack.provision import Missing, provision_faketime
 
@@ -108,7 +111,7 @@ def struck(world: World, faults: Sequence[Fault], flows: int, seed: int) -> tupl
             fill(clients, flows)
         except (Stuck, ProcessFailed) as error:
             stuck = str(error)
-            say(f"stuck: {stuck}\n{readiness(world)}")
+            say(f"stuck: {stuck}\n{readiness(world)}\n{coordinators(world)}")
         except KeyboardInterrupt:
             stuck = "interrupted"
             world.mend()
@@ -137,6 +140,29 @@ def fill(clients: Clients, flows: int) -> None:
 def readiness(world: World) -> str:
     """What each service says of itself."""
     return "\n".join(f"    {name}: {service.checks() or 'ready'}" for name, service in world.services.items())
+
+
+def coordinators(world: World) -> str:
+    """Where the view's groups have their coordinators, what those say, and the replicas of their partitions."""
+    admin = AdminClient({"bootstrap.servers": world.kafka.bootstrap_servers})
+    lines = []
+    try:
+        found = admin.list_topics("__consumer_offsets", timeout=5).topics["__consumer_offsets"]
+        for number, part in sorted(found.partitions.items()):
+            lines.append(f"    __consumer_offsets-{number}: leader {part.leader}, in sync {sorted(part.isrs)}")
+    except KafkaException as error:
+        lines.append(f"    __consumer_offsets: {error}")
+    # Without a time-out of the client's: see flowagg.kafka.GroupLooks.
+    asked = {name: admin.describe_consumer_groups([name], request_timeout=3600)[name] for name in group_names(VIEW)}
+    for name, future in asked.items():
+        try:
+            group = future.result(5)
+            lines.append(f"    {name}: {group.state.name}, {len(group.members)} members")
+        except TimeoutError:
+            lines.append(f"    {name}: no answer")
+        except KafkaException as error:
+            lines.append(f"    {name}: {error}")
+    return "\n".join(lines)
 
 
 def say(text: str) -> None:

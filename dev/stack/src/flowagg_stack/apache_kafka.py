@@ -24,6 +24,10 @@ from flowagg_stack.embedded import Server
 from flowagg_stack.ports import free_ports
 from flowagg_stack.processes import Child, Processes, ProcessFailed, wait_until
 
+_TOLD: Final = (
+    "org.apache.kafka.coordinator.common.runtime.CoordinatorRuntime",
+    "org.apache.kafka.coordinator.group.GroupCoordinatorService",
+)
 CLUSTER_HEAP_MIB: Final = 384
 _FORMAT_SECONDS: Final = 60
 _SCRAM_ITERATIONS: Final = 4096
@@ -219,6 +223,8 @@ def _start(
     tool = [java, *classpath, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c"]
     _run_all(processes, {f"{name}-format": [*tool, str(files[node])] for node, name in zip(nodes, names, strict=True)})
     options = [f"-Xmx{heap_mib}m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+    # What a coordinator loads and when: a line for each of its partitions.
+    options += [f"-Dorg.slf4j.simpleLogger.log.{name}=info" for name in _TOLD]
     children = {
         node: processes.start(name, [java, *options, *classpath, "kafka.Kafka", str(files[node])])
         for node, name in zip(nodes, names, strict=True)
