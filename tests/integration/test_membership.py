@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from flowagg.kafka import GroupLooks
 from flowagg.settings import KafkaSettings
@@ -22,6 +22,7 @@ from flowagg_stack.topics import ensure_topic
 from tests.conftest import Place
 from tests.faults.proxy import PASS, Condition, Network
 from tests.faults.start import proxied
+from tests.integration.test_groups import partition_of_group
 from tests.integration.tools import wait_for
 
 PARTITIONS = 6
@@ -92,6 +93,38 @@ def test_a_look_at_a_group_outlives_its_coordinator(processes: Processes, tmp_pa
         wait_for(answered, "an answer", 60)
     finally:
         looks.close()
+
+
+@pytest.mark.cluster
+def test_a_look_at_a_group_follows_its_coordinator(processes: Processes, tmp_path: Path) -> None:
+    """One client asks the broker that was the coordinator for good, once that is back and is it no more."""
+    kafka = start_kafka_cluster(processes, tmp_path)
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    looks = GroupLooks(KafkaSettings(kafka_bootstrap_servers=kafka.bootstrap_servers), "test")
+
+    def answered() -> bool:
+        looks.poll()
+        with suppress(TimeoutError, KafkaException):
+            looks.start("nobody").result(1)
+            return True
+        return False
+
+    try:
+        wait_for(answered, "the first answer", 60)
+        count = len(admin.list_topics("__consumer_offsets", timeout=10).topics["__consumer_offsets"].partitions)
+        partition = partition_of_group("nobody", count)
+        was = kafka.leader("__consumer_offsets", partition)
+        kafka.kill(was)
+        wait_for(lambda: kafka.leader("__consumer_offsets", partition) not in (was, -1), "another coordinator", 60)
+        wait_for(answered, "an answer of the other one", 60)
+        kafka.restart(was)
+        kafka.wait_ready()
+        for _ in range(5):
+            wait_for(answered, "an answer after the first one is back", 20)
+            time.sleep(1)
+    finally:
+        looks.close()
+        kafka.kill_all()
 
 
 def test_records_that_do_not_come_are_noticed(place: Place) -> None:

@@ -22,9 +22,6 @@ class Kafka:
         self.errors: dict[str, int] = {}
         self.silent = False
         self.never: set[str] = set()
-        self.away = False
-        self.unanswered: list[Future[Any]] = []
-        self.answered_at = 0.0
         self.looks: list[str] = []
         self.groups = Groups(NAMES, PATIENCE, 1)
 
@@ -32,7 +29,6 @@ class Kafka:
         self.looks.append(name)
         future: Future[Any] = Future()
         if self.silent or name in self.never:
-            self.unanswered.append(future)
             return future
         if name in self.errors:
             future.set_exception(KafkaException(KafkaError(self.errors[name])))
@@ -40,21 +36,13 @@ class Kafka:
             future.set_result(None)
         return future
 
-    def end_looks(self) -> None:
-        """Answer those that had no answer."""
-        for future in self.unanswered:
-            future.set_result(None)
-        self.unanswered.clear()
-
     def pass_by(self, seconds: float) -> list[str]:
         """Why it moved, each time that it did."""
         moves = []
         end = self.now + seconds
         while self.now < end:
             self.now += 0.5
-            if not self.away:
-                self.answered_at = self.now
-            why = self.groups.check(self.now, self.ask, self.ask, self.answered_at)
+            why = self.groups.check(self.now, self.ask, self.ask)
             if why is not None:
                 moves.append(why)
         return moves
@@ -99,37 +87,15 @@ def test_other_errors_say_nothing_of_the_coordinator(code: int) -> None:
     assert kafka.pass_by(10 * PATIENCE) == []
 
 
-def test_no_answer_while_kafka_is_away_says_nothing_and_is_asked_for_again() -> None:
+def test_no_answer_at_all_says_nothing_and_is_asked_for_again() -> None:
     kafka = Kafka()
-    kafka.silent = kafka.away = True
+    kafka.silent = True
     assert kafka.pass_by(100) == []
     assert 2 <= len(kafka.looks) <= 5
-    kafka.silent = kafka.away = False
+    kafka.silent = False
     kafka.errors[NAMES[0]] = KafkaError.NOT_COORDINATOR
     kafka.pass_by(50)
     assert kafka.groups.name == NAMES[1]
-
-
-def test_a_coordinator_that_is_silent_though_kafka_answers_is_given_up() -> None:
-    """One that loads and never ends: librdkafka asks it again and again."""
-    kafka = Kafka()
-    kafka.never.add(NAMES[0])
-    assert kafka.pass_by(PATIENCE - 1) == []
-    (why,) = kafka.pass_by(4)
-    assert "though Kafka does" in why
-    assert kafka.groups.name == NAMES[1]
-    assert kafka.pass_by(100) == []
-
-
-def test_a_silence_that_ends_in_time_is_none() -> None:
-    kafka = Kafka()
-    for _ in range(5):
-        kafka.silent = True
-        assert kafka.pass_by(PATIENCE - 3) == []
-        kafka.silent = False
-        kafka.end_looks()
-        assert kafka.pass_by(3) == []
-    assert kafka.groups.name == NAMES[0]
 
 
 def test_a_group_in_its_place_that_cannot_be_used_is_given_up_too_and_after_the_last_comes_the_first() -> None:
@@ -149,9 +115,9 @@ def test_a_failure_before_a_silence_counts_for_nothing_after_it() -> None:
     kafka = Kafka()
     kafka.errors[NAMES[0]] = KafkaError.NOT_COORDINATOR
     assert kafka.pass_by(3) == []
-    kafka.silent = kafka.away = True
+    kafka.silent = True
     assert kafka.pass_by(60) == []
-    kafka.silent = kafka.away = False
+    kafka.silent = False
     kafka.errors[NAMES[0]] = KafkaError.COORDINATOR_LOAD_IN_PROGRESS
     assert kafka.pass_by(PATIENCE - 2) == []
     del kafka.errors[NAMES[0]]

@@ -48,6 +48,7 @@ _GROUP_PATIENCE_SECONDS = 10.0
 _MOST_GROUP_PATIENCE_SECONDS = 300.0
 _COORDINATOR_SECONDS = 3600.0
 _GROUPS = 4
+_MOVED = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE)
 """The longest that librdkafka takes."""
 
 METADATA_MAX_AGE_MS = 10_000
@@ -240,6 +241,13 @@ def groups_in_place_of(group: str) -> tuple[str, ...]:
     return (group, *(f"{group}.{number}" for number in range(2, _GROUPS + 1)))
 
 
+def _has_moved(asked: "Future[Any]") -> bool:
+    """Whether a look-up was told that its coordinator is another one."""
+    error = None if asked.cancelled() else asked.exception()
+    found = error.args[0] if isinstance(error, KafkaException) and error.args else None
+    return isinstance(found, KafkaError) and found.code() in _MOVED
+
+
 class GroupLooks:
     """Descriptions of a consumer group, one at a time, by a client of their own.
 
@@ -248,6 +256,9 @@ class GroupLooks:
     then; seen as the assertion `eonce->refcnt > 0`, and as SIGSEGV). So the caller waits for as long as it likes, and a
     look-up that is under way is not begun again. One without an answer for long was seen to never get one, though the
     coordinator is back: then a new client takes the client's place.
+
+    So it does after NOT_COORDINATOR: a client asks the broker that was the coordinator again and again, for good (seen
+    after a broker's kill, from which the coordinator had long moved on).
     """
 
     def __init__(self, settings: KafkaSettings, service: str, own: Mapping[str, Any] | None = None) -> None:
@@ -267,6 +278,8 @@ class GroupLooks:
                 self.close()  # of another group: its answer is not waited for
             self._group, self._asked, self._patience_seconds = group, None, _GROUP_PATIENCE_SECONDS
         if self._asked is not None and self._asked.done():
+            if _has_moved(self._asked):
+                self.close()
             self._patience_seconds, self._asked = _GROUP_PATIENCE_SECONDS, None
         if self._asked is not None and now >= self._asked_at + self._patience_seconds:
             self._patience_seconds = min(2 * self._patience_seconds, _MOST_GROUP_PATIENCE_SECONDS)

@@ -22,15 +22,13 @@ CANNOT_ANSWER: Final = frozenset(
         KafkaError.UNKNOWN,
     }
 )
-"""What brokers say of a coordinator that cannot answer."""
+"""What brokers say of a coordinator that cannot answer. A look without any answer says nothing: Kafka may be away."""
 NOT_ALLOWED: Final = KafkaError.GROUP_AUTHORIZATION_FAILED
 _FORGOTTEN_SECONDS: Final = 30.0
 """After so long a look counts for nothing: that of a client that has been replaced never ends."""
 _EARLIER_SLOWER: Final = 5
 """Looks at the groups before are so much rarer."""
 _MOST_DOUBLINGS: Final = 5
-_RECENT: Final = 3
-"""Looks' times within which an answer of Kafka's counts as one of now."""
 _ENOUGH: Final = 2
 """Answers in a row by which a coordinator is well again."""
 
@@ -45,10 +43,6 @@ class _Looks:
         self._seconds = seconds
         self._asked: tuple[str, Future[Any]] | None = None
         self._next_at = float("-inf")
-
-    def pending_since(self) -> float | None:
-        """When the look that is under way was begun; None where there is none."""
-        return None if self._asked is None else self._next_at - self._seconds
 
     def result(self, now: float, name: str, ask: Ask) -> tuple[str, BaseException | None] | None:
         """The group of the look that has ended, and its error if it had one; starts one where none is under way."""
@@ -85,7 +79,6 @@ class Groups:
         self._own = _Looks(self._look_seconds)
         self._earlier = _Looks(_EARLIER_SLOWER * self._look_seconds)
         self._failing_since: float | None = None
-        self._answering_since: float | None = None  # Kafka, while a look is silent
         self._answers = 0  # in a row, of the earlier group that is looked at
         self._looked_at = 0  # its place
 
@@ -94,26 +87,17 @@ class Groups:
         """The group to be a member of."""
         return self._names[self._place]
 
-    def check(self, now: float, ask: Ask, ask_earlier: Ask, answered_at: float) -> str | None:
+    def check(self, now: float, ask: Ask, ask_earlier: Ask) -> str | None:
         """Why another group is the one to be in now; None: it is the same. Returns at once.
 
-        now: seconds on a monotonic clock. ask: looks at the own group; ask_earlier: at those before it. answered_at:
-        when Kafka has last answered anything else.
+        now: seconds on a monotonic clock. ask: looks at the own group; ask_earlier: at those before it.
         """
-        return self._check_own(now, ask, answered_at) or (
-            self._check_earlier(now, ask_earlier) if self._place else None
-        )
+        return self._check_own(now, ask) or (self._check_earlier(now, ask_earlier) if self._place else None)
 
-    def wants_answers(self, now: float) -> bool:
-        """Whether a look has no answer yet, so that it matters whether Kafka answers anything."""
-        since = self._own.pending_since()
-        return since is not None and now - since >= self._look_seconds
-
-    def _check_own(self, now: float, ask: Ask, answered_at: float) -> str | None:
-        since = self._own.pending_since()
+    def _check_own(self, now: float, ask: Ask) -> str | None:
         found = self._own.result(now, self.name, ask)
-        if found is None or isinstance(found[1], TimeoutError):
-            return self._check_silence(now, since, answered_at)
+        if found is None:
+            return None
         _, error = found
         if _is_well(error):
             self._moves = 0
@@ -122,33 +106,14 @@ class Groups:
             return None
         if self._failing_since is None:
             self._failing_since = now
-        return self._give_up(now, str(error))
-
-    def _check_silence(self, now: float, since: float | None, answered_at: float) -> str | None:
-        """No answer: while the coordinator loads for good, librdkafka asks it again and again without a word."""
-        if since is None:
-            return None
-        if now - answered_at > _RECENT * self._look_seconds:
-            # Kafka does not answer at all, so its silence says nothing of the coordinator.
-            self._failing_since = self._answering_since = None
-            return None
-        if self._answering_since is None:
-            self._answering_since = now
-        if answered_at < since + self._look_seconds:
-            return None
-        if self._failing_since is None:
-            self._failing_since = max(since, self._answering_since)
-        return self._give_up(now, "it gives none, though Kafka does")
-
-    def _give_up(self, now: float, why: str) -> str | None:
-        if self._failing_since is None:
-            return None
         # Where none of them can be used, each round takes longer than the one before.
         patience = self._patience_seconds * 2 ** min(self._moves // len(self._names), _MOST_DOUBLINGS)
         if now - self._failing_since < patience:
             return None
         self._moves += 1
-        return self._move((self._place + 1) % len(self._names), f"the coordinator of {self.name} cannot answer: {why}")
+        return self._move(
+            (self._place + 1) % len(self._names), f"the coordinator of {self.name} cannot answer: {error}"
+        )
 
     def _check_earlier(self, now: float, ask: Ask) -> str | None:
         found = self._earlier.result(now, self._names[self._looked_at], ask)

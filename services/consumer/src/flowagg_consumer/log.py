@@ -78,8 +78,6 @@ class Log:
         self._settings = settings
         self._owned: set[int] = set()
         self._tried_at = float("-inf")
-        self._described: Future[TopicDescription] | None = None
-        self._describe_at = self._answered_at = float("-inf")
         self._consumer: Consumer | None = None
         self._membership: Membership | None = None
         self._silence = Silence(settings.silence_seconds)
@@ -178,9 +176,7 @@ class Log:
         member, membership, now = self._consumer, self._membership, time.monotonic()
         if member is None:
             return
-        found = self._groups.check(
-            now, self._group_looks.start, self._earlier_looks.start, self._kafka_answered_at(now)
-        )
+        found = self._groups.check(now, self._group_looks.start, self._earlier_looks.start)
         if found is None:
             found = self._silence.stuck(now, self._start_ends)
         if found is None and membership is not None:
@@ -188,18 +184,6 @@ class Log:
             found = membership.disagreement(now, member.memberid, self._owned, ask)
         if found is not None:
             self._give_up(member, found)
-
-    def _kafka_answered_at(self, now: float) -> float:
-        """When Kafka has last described the topic, which it is asked to while a look at the group has no answer."""
-        described = self._described
-        if described is not None and described.done():
-            if not described.cancelled() and described.exception() is None:
-                self._answered_at = now
-            self._described = None
-        if self._described is None and self._groups.wants_answers(now) and now >= self._describe_at:
-            self._describe_at = now + _JOIN_SECONDS
-            self._described = self.start_describe()
-        return self._answered_at
 
     def _start_ends(self, numbers: list[int]) -> "dict[int, Future[ListOffsetsResultInfo]]":
         request = {TopicPartition(self._topic, number): OffsetSpec.latest() for number in numbers}
