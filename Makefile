@@ -57,7 +57,7 @@ run: .venv/.synced ## Run the whole system here and post the sample (PORT=8080; 
 .PHONY: test
 test: .venv/.synced ## Run the tests, on a real Kafka and a real Redis that they start themselves
 	@$(PYTHON) -m flowagg_stack provision
-	@$(PYTHON) -m flowagg_cluster build helm helm3
+	@$(PYTHON) -m flowagg_cluster build helm
 	@$(PYTHON) -m pytest -m 'not cluster and not e2e and not operations' $(WORKERS_ARGS) $(PYTEST_ARGS)
 
 .PHONY: test-operations
@@ -69,6 +69,7 @@ test-operations: .venv/.synced ## Run the tests of backups, views, dead letters,
 .PHONY: test-cluster
 test-cluster: .venv/.synced ## Run the tests on three Kafka brokers, a Redis Sentinel set and a Kubernetes API server
 	@$(PYTHON) -m flowagg_stack provision
+	@$(PYTHON) -m flowagg_cluster build helm helm3
 	@$(PYTHON) -m pytest -m cluster $(PYTEST_ARGS)
 
 .PHONY: test-unit

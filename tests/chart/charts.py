@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import yaml
 from flowagg_cluster.tools import program
 
 CHART: Final = Path(__file__).parents[2] / "charts" / "flow-aggregator"
 VALUES: Final = Path(__file__).parent / "values"
 GOLDEN: Final = Path(__file__).parent / "golden"
-HELMS: Final = ("helm3", "helm")
+HELMS: Final = (pytest.param("helm3", marks=pytest.mark.cluster), "helm")
+"""Helm 3 takes a while to build: its tests are with those of whole clusters."""
 RELEASE: Final = "flow-aggregator"
 NAMESPACE: Final = "flows"
 _PASSWORD: Final = re.compile(r"(?<=^  password: )[A-Za-z0-9+/=]+$", re.MULTILINE)

@@ -25,6 +25,7 @@ def test_each_golden_render_has_its_values() -> None:
     assert sorted(path.stem for path in GOLDEN.glob("*.yaml")) == value_files()
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("name", value_files())
 def test_helm_3_and_helm_4_render_alike(name: str) -> None:
     assert golden(render(name, "helm3")) == golden(render(name, "helm"))
