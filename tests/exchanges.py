@@ -1,12 +1,13 @@
 """Requests of httpx to an application, by exchanges where it takes them, without a server."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import httpx
 from flowagg.exchange import Exchange
 from flowagg.service import Entrance
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
@@ -112,3 +113,10 @@ class ExchangeTransport(httpx.AsyncBaseTransport):
         assert found.headers["x-request-id"] == "the-id"
         assert found.headers["date"] == "today"
         return found
+
+
+TRANSPORTS: Final[Mapping[str, Callable[[ASGIApp], httpx.AsyncBaseTransport]]] = {
+    "by ASGI": httpx.ASGITransport,
+    "by exchanges": ExchangeTransport,
+}
+"""Both ways to an application."""

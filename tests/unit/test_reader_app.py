@@ -27,7 +27,7 @@ from flowagg_reader.union import Body
 from flowagg_reader.views import Views
 from starlette.types import ASGIApp, Message
 
-from tests.exchanges import ExchangeTransport
+from tests.exchanges import TRANSPORTS
 
 
 class FakeLog:
@@ -80,10 +80,6 @@ class FakeStore:
 
 Scenario = Callable[[httpx.AsyncClient], Awaitable[None]]
 
-TRANSPORTS: Mapping[str, Callable[[ASGIApp], httpx.AsyncBaseTransport]] = {
-    "by ASGI": httpx.ASGITransport,
-    "by exchanges": ExchangeTransport,
-}
 WAY = "by ASGI"
 
 

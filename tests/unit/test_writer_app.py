@@ -1,7 +1,7 @@
 """What the writer answers, with a log that only says how it went."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,9 +13,8 @@ from flowagg_writer.app import create_app
 from flowagg_writer.batch import Batch, KeyReused
 from flowagg_writer.log import Appending, Log, LogFull, NotAppended, TooFewPartitions
 from flowagg_writer.settings import WriterSettings
-from starlette.types import ASGIApp
 
-from tests.exchanges import ExchangeTransport
+from tests.exchanges import TRANSPORTS
 
 FLOW = {"src_app": "a", "dest_app": "b", "vpc_id": "c", "hour": 1, "bytes_tx": 1, "bytes_rx": 2}
 NOTHING = "Nothing was kept: why."
@@ -56,10 +55,6 @@ class FakeLog:
         asyncio.get_running_loop().call_soon(ended, cast(Appending, told))
 
 
-TRANSPORTS: Mapping[str, Callable[[ASGIApp], httpx.AsyncBaseTransport]] = {
-    "by ASGI": httpx.ASGITransport,
-    "by exchanges": ExchangeTransport,
-}
 WAY = "by ASGI"
 
 

@@ -1,7 +1,7 @@
 """Which of a view's consumer groups its consumers are members of: the first one whose coordinator can answer.
 
 Positions are the view's, in Redis: a group only shares the partitions out, so another one does as well. Seen after a
-crash of all brokers (Kafka 4.1.1 and 4.1.2): the coordinator's partition held records that it could not load again,
+crash of all brokers (Kafka 4.1.1): the coordinator's partition held records that it could not load again,
 and so no member of any group there ever got a partition. Other groups' coordinators are other partitions.
 
 Nobody has to agree on the choice: every consumer sees the same coordinators, and comes to the same group within
