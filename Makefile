@@ -61,7 +61,7 @@ test: .venv/.synced ## Run the tests, on a real Kafka and a real Redis that they
 	@$(PYTHON) -m pytest -m 'not cluster and not e2e and not operations' $(WORKERS_ARGS) $(PYTEST_ARGS)
 
 .PHONY: test-operations
-test-operations: .venv/.synced ## Run the tests of backups, views, dead letters, repairs, retention, TLS and tokens, on whole stacks
+test-operations: .venv/.synced ## Run the tests of backups, views, dead letters, repairs, retention, TLS and tokens, and of the model of Kafka
 	@$(PYTHON) -m flowagg_stack provision
 	@$(PYTHON) -m flowagg_cluster build versitygw
 	@$(PYTHON) -m pytest tests/integration -m operations $(WORKERS_ARGS) $(PYTEST_ARGS)

@@ -10,7 +10,7 @@ from flowagg_consumer.partition import StopReason
 from tests.conftest import PARTITIONS, Place
 from tests.integration.kafka_worlds import LOST, Follower, Model, Read, Real, Record, World, lose_a_tail, settle
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.operations, pytest.mark.timeout(300)]
 
 _T = TypeVar("_T")
 MODEL_SEEDS = range(25)
