@@ -53,7 +53,7 @@ def main() -> int:
     parser.add_argument("--kind", action="append", choices=sorted(KINDS), help="only this one (default: all)")
     parser.add_argument("--slack", type=float, default=1.0, help="so many times the bars' times, on a busy machine")
     parser.add_argument("--output", type=Path, help="write the figures here, as JSON")
-    parser.add_argument("--logs", type=Path, help="leave the processes' logs there")
+    parser.add_argument("--logs", type=Path, help="leave the processes' logs there, and brokers' records where it is stuck")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with_clocks = _has_clocks()
@@ -68,7 +68,7 @@ def main() -> int:
             names = [name for name in names if name not in without]
     faults = draw(given.seed, given.faults, [KINDS[name][0] for name in names])
     with world_here(with_disks, given.logs, with_clocks=with_clocks) as world:
-        rounds, outcome, stuck = struck(world, faults, given.flows, given.seed)
+        rounds, outcome, stuck = struck(world, faults, given.flows, given.seed, given.logs)
     print(f"\n{report.table(rounds, outcome)}\n")
     found = report.bars(rounds, outcome, given.slack)
     print(*found, sep="\n")
@@ -91,8 +91,10 @@ def _has_clocks() -> bool:
     return clock.library() is not None
 
 
-def struck(world: World, faults: Sequence[Fault], flows: int, seed: int) -> tuple[list[Round], report.Outcome, str]:
-    """The run itself. Its third part says what did not go on, if anything."""
+def struck(
+    world: World, faults: Sequence[Fault], flows: int, seed: int, logs: Path | None
+) -> tuple[list[Round], report.Outcome, str]:
+    """The run itself. Its third part says what did not go on, if anything. logs: see world_here."""
     watch = Watch(PARTITIONS)
     size = max(1, math.ceil(flows / (max(1, len(faults)) * _ROUND_SECONDS * _POSTS)))
     manners = dataclasses.replace(_MANNERS, flows_a_post=size)
@@ -112,6 +114,8 @@ def struck(world: World, faults: Sequence[Fault], flows: int, seed: int) -> tupl
         except (Stuck, ProcessFailed) as error:
             stuck = str(error)
             say(f"stuck: {stuck}\n{readiness(world)}\n{coordinators(world)}")
+            if logs is not None:
+                world.leave_records(logs)
         except KeyboardInterrupt:
             stuck = "interrupted"
             world.mend()

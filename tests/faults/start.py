@@ -64,7 +64,7 @@ def world_here(
         admin = admin_of(kafka)
         ensure_topic(admin, TOPIC, PARTITIONS, len(kafka.nodes))
         ensure_topic(admin, f"{TOPIC}.dead-letters", 1, len(kafka.nodes))
-        made = World(processes, network, kafka, redis, proxies=kafka_proxies, disks=disks)
+        made = World(directory, processes, network, kafka, redis, proxies=kafka_proxies, disks=disks)
         stack.callback(made.crash)  # an orderly end would wait for those that have ended before
         servers = ",".join(f"127.0.0.1:{proxy.port}" for proxy in kafka_proxies.values())
         for service, count in COUNTS.items():

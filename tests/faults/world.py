@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from confluent_kafka import TopicPartition
@@ -33,12 +34,14 @@ _DAMAGED: Final = "Bad file format reading the append only file"
 class World:
     """Its parts by name: broker-1, redis-0, sentinel-2, writer-1 and so on.
 
+    directory: where the processes' files are.
     proxies: those before Kafka ("kafka-1"), and those before Redis and sentinels, of consumers and of readers
     ("consumers redis-0"). disks: what Kafka and Redis keep, by "broker-1" and "redis". ended_alone: who ended though
     nobody ended it. repairs: what was done by hand to have one start again. used: the URL that clients go to now, of
     "writer" and "reader".
     """
 
+    directory: Path
     processes: ClockedProcesses
     network: Network
     kafka: KafkaCluster
@@ -149,6 +152,18 @@ class World:
 
         children = [service.child for service in consumers]
         wait_until(settled, "the consumers share the partitions", _left(deadline), children, pause=0.1)
+
+    def leave_records(self, directory: Path) -> None:
+        """Copy what the brokers keep of the flows and of the groups, as it lies there, to directory/kafka-1/flows-0."""
+        for node in self.kafka.nodes:
+            kept = self.directory / f"kafka-{node}" / "logs"
+            for source in (*kept.glob(f"{TOPIC}-*"), *kept.glob("__consumer_offsets-*"), *kept.glob("*-checkpoint")):
+                target = directory / f"kafka-{node}" / source.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if source.is_dir():
+                    shutil.copytree(source, target, dirs_exist_ok=True)
+                else:
+                    shutil.copy(source, target)
 
     def dead_letters(self) -> int:
         """How many records became dead letters."""
