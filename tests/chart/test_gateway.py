@@ -97,7 +97,7 @@ def test_flows_goes_by_method(gateway: Gateway, method: str, to: str) -> None:
     assert (seen.method, seen.target) == (method, target)
 
 
-@pytest.mark.parametrize("target", ["/docs", "/openapi.json", "/ui", "/ui/", "/ui/a.js?b"])
+@pytest.mark.parametrize("target", ["/hours", "/docs", "/openapi.json", "/ui", "/ui/", "/ui/a.js?b"])
 def test_pages_come_from_the_reader(gateway: Gateway, target: str) -> None:
     assert httpx.get(gateway.url + target).status_code == 200
     assert gateway.reader.seen[-1].target == target

@@ -35,7 +35,8 @@ BAD = {
     "a line feed": "hour=1%0A",
     "NUL": "hour=%00",
     "quotes": "hour=%221%22",
-    "two values": "hour=1,2",
+    "two values and a gap": "hour=1,,2",
+    "a range that ends before it begins": "hour=2-1",
     "past the largest": f"hour={MAX + 1}",
     "5,000 digits": "hour=" + "9" * 5000,
     "a full-width digit": "hour=%EF%BC%91",
@@ -90,7 +91,7 @@ def test_get_without_a_query_is_refused(client: httpx.Client) -> None:
 
 
 def test_the_known_parameters_are_listed_to_who_sends_an_unknown_one(client: httpx.Client) -> None:
-    detail = assert_problem(client.get("/flows?hour=1&limit=2"), 400)["detail"]
+    detail = assert_problem(client.get("/flows?hour=1&limits=2"), 400)["detail"]
     assert "limit" in detail
     for known in ("hour", "after", "consistency"):
         assert known in detail

@@ -53,7 +53,9 @@ def main() -> int:
     parser.add_argument("--kind", action="append", choices=sorted(KINDS), help="only this one (default: all)")
     parser.add_argument("--slack", type=float, default=1.0, help="so many times the bars' times, on a busy machine")
     parser.add_argument("--output", type=Path, help="write the figures here, as JSON")
-    parser.add_argument("--logs", type=Path, help="leave the processes' logs there, and brokers' records where it is stuck")
+    parser.add_argument(
+        "--logs", type=Path, help="leave the processes' logs there, and brokers' records where it is stuck"
+    )
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with_clocks = _has_clocks()

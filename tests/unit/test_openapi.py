@@ -25,7 +25,7 @@ from flowagg.position import Position
 from flowagg.problem import HANDLERS, Problem
 from flowagg.service import operational_routes
 from flowagg_consumer.settings import ConsumerSettings
-from flowagg_reader import query
+from flowagg_reader import formats, query
 from flowagg_reader.settings import ReaderSettings
 from flowagg_writer.app import create_app
 from flowagg_writer.batch import Batch
@@ -98,12 +98,30 @@ def test_the_query_parameters_are_those_that_the_reader_knows() -> None:
         found = parameters(method, "query")
         assert list(found) == list(query._KNOWN)
         assert [name for name in found if found[name]["required"]] == ["hour"]
+        assert found["group_by"]["schema"]["items"]["enum"] == list(query.KEY)
+        assert (found["top"]["schema"]["maximum"], found["limit"]["schema"]["maximum"]) == (
+            query.MAX_TOP,
+            query.MAX_LIMIT,
+        )
+        assert found["format"]["schema"]["enum"] == [str(value) for value in query.Format]
+        assert found["src_app"]["schema"]["maxItems"] == query._MAX_PATTERNS
+        assert found["src_app"]["schema"]["items"]["maxLength"] == query._MAX_PATTERN_CHARACTERS
+        for ordered in found["order_by"]["schema"]["enum"]:
+            query.parse_query([("hour", "1"), ("order_by", ordered)])
         assert found["consistency"]["schema"]["enum"] == [str(value) for value in query.Consistency]
         assert found["consistency"]["schema"]["default"] == query.parse_query([("hour", "1")]).consistency
 
 
-@pytest.mark.parametrize("hour", [-1, 0, 1, 2**53 - 1, 2**53])
-def test_an_hour_is_valid_where_the_reader_takes_it(hour: int) -> None:
+def test_the_parameters_and_media_types_of_hours_are_those_of_the_code() -> None:
+    found = operation("get", "/hours")
+    assert [one["name"] for one in found["parameters"] if one.get("in") == "query"] == list(query.KNOWN_OF_HOURS)
+    for path in ("/flows", "/hours"):
+        content = operation("get", path)["responses"]["200"]["content"]
+        assert list(content) == [media_type.partition(";")[0] for media_type in formats.MEDIA_TYPES.values()]
+
+
+@pytest.mark.parametrize("hour", [-1, 0, 1, 2**53 - 1, 2**53, "1-", "1,2", "3-,1", "1,,2", "x", "01", "-1", "1,", ""])
+def test_an_hour_is_valid_where_the_reader_takes_it(hour: int | str) -> None:
     try:
         query.parse_query([("hour", str(hour))])
         taken = True

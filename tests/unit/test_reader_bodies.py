@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from flowagg.view import HourMark, Meta
+from flowagg_reader import metrics
 from flowagg_reader.access import EVERYTHING, Access
-from flowagg_reader.bodies import Bodies, PartitionTotals
+from flowagg_reader.bodies import Bodies, Counts, PartitionTotals, Turns
 from flowagg_reader.cache import Cache
 from flowagg_reader.core import HourRead, ReadHour
 from flowagg_reader.hour import Seen, hour_of
-from flowagg_reader.union import Body
+from flowagg_reader.union import Body, render
 
 HOUR = 7
 KIB = 1024
@@ -26,7 +27,7 @@ def never() -> None:
 
 
 def test_the_least_recently_used_go_and_bytes_are_bounded() -> None:
-    cache = Cache(20 * KIB)
+    cache = Cache[Body](20 * KIB)
     for number in range(100):
         cache.add(f"{number}", body(4 * KIB), never)
         assert cache.bytes <= 20 * KIB
@@ -35,14 +36,14 @@ def test_the_least_recently_used_go_and_bytes_are_bounded() -> None:
 
 
 def test_many_small_bodies_are_bounded_too() -> None:
-    cache = Cache(20 * KIB)
+    cache = Cache[Body](20 * KIB)
     for number in range(1000):
         cache.add(f"{number}", body(2), never)
     assert sum(cache.find(str(number)) is not None for number in range(1000)) == 19
 
 
 def test_a_body_in_use_stays_and_one_without_room_is_outside_until_it_is_released() -> None:
-    cache, gone = Cache(20 * KIB), []
+    cache, gone = Cache[Body](20 * KIB), list[str]()
     held = cache.add("held", body(15 * KIB), never)[0].hold()
     outside, is_outside = cache.add("other", body(15 * KIB), lambda: gone.append("other"))
     assert is_outside
@@ -62,7 +63,7 @@ def test_a_body_in_use_stays_and_one_without_room_is_outside_until_it_is_release
 
 
 def test_a_body_larger_than_the_cache_pushes_nothing_out() -> None:
-    cache = Cache(20 * KIB)
+    cache = Cache[Body](20 * KIB)
     cache.add("small", body(KIB), never)
     assert cache.add("large", body(30 * KIB), lambda: None)[1]
     assert cache.find("small") is not None
@@ -102,13 +103,14 @@ class FakeStore:
 Read = Coroutine[Any, Any, HourRead]
 
 
-def read(bodies: Bodies, store: FakeStore, hour: int = HOUR, rows: int = 3, access: Access = EVERYTHING) -> Read:
+def read(bodies: Bodies[Body], store: FakeStore, hour: int = HOUR, rows: int = 3, access: Access = EVERYTHING) -> Read:
     wanted = ReadHour(frozenset({0}), hour, store.tag(hour, access.scope), rows)
     return bodies.read(store, store.view, wanted, access)
 
 
-def bodies_of(cache_bytes: int = 2**20, turns: int = 1, large: int = 100) -> Bodies:
-    return Bodies(cache_bytes, turns, large)
+def bodies_of(cache_bytes: int = 2**20, turns: int = 1, large: int = 100) -> Bodies[Body]:
+    counts = Counts(metrics.BODIES, metrics.CACHE_BYTES, metrics.RENDER_SECONDS)
+    return Bodies(render, cache_bytes, Turns(turns, large), counts)
 
 
 async def turn_of_the_loop() -> None:

@@ -24,12 +24,14 @@ _INDEX = """FlowAggregator
 
   POST /flows           a JSON array of flows
   GET  /flows?hour=1    the totals of an hour
+  GET  /hours           the hours that there are
+  GET  /ui              a page to look at them
   GET  /docs            the reference, also as /openapi.json
 """
 
 
 def create_app(writer: str, reader: str) -> Starlette:
-    """POST /flows goes to the writer, GET and HEAD to the reader, and so do /docs and /openapi.json."""
+    """POST /flows goes to the writer, GET and HEAD to the reader, and so do /hours, /ui, /docs and /openapi.json."""
     client = httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=512))
 
     async def forward(request: Request) -> Response:
@@ -68,7 +70,11 @@ def create_app(writer: str, reader: str) -> Starlette:
     app = Starlette(
         routes=[
             Route("/flows", forward, methods=["GET", "POST"]),
+            Route("/hours", forward),
             Route("/docs", forward),
+            Route("/ui", forward),
+            Route("/ui/{file}", forward),
+            Route("/ui/", forward),
             Route("/openapi.json", forward),
             Route("/", index),
         ],

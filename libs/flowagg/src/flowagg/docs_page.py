@@ -307,7 +307,12 @@ def _type(schema: Json) -> str:
         return ", ".join(shown) + (f"; default <code>{schema['default']}</code>" if "default" in schema else "")
     if "const" in schema:
         return f"<code>{escape(str(schema['const']))}</code>"
-    words = str(schema["type"])
+    if "anyOf" in schema:
+        return "; or ".join(_type(one) for one in schema["anyOf"])
+    if schema["type"] == "array":
+        most = f", {schema['maxItems']} at most" if "maxItems" in schema else ""
+        return f"any number of{escape(most)}: {_type(schema['items'])}"
+    words = schema["type"] if isinstance(schema["type"], str) else " or ".join(schema["type"])
     low, high = schema.get("minimum"), schema.get("maximum")
     shortest, longest = schema.get("minLength"), schema.get("maxLength")
     if low is not None and high is not None:

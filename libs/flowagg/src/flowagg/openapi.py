@@ -21,6 +21,7 @@ Json = dict[str, Any]
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
+CSV: Final = "text/csv"
 GZIP: Final = "gzip"
 METRICS: Final = "text/plain"
 CONSISTENCIES: Final = {
@@ -28,6 +29,15 @@ CONSISTENCIES: Final = {
     "strict": "every POST acknowledged before; else 503",
     "eventual": "what is there now: never waits, never claims to be fresh",
 }
+KEY: Final = ("src_app", "dest_app", "vpc_id", "hour")
+"""The fields of a flow key."""
+MEASURES: Final = ("bytes_tx", "bytes_rx", "bytes")
+FORMATS: Final = ("json", "ndjson", "csv")
+MAX_TOP: Final = 10_000
+MAX_LIMIT: Final = 100_000
+MAX_PATTERNS: Final = 100
+MAX_PATTERN_CHARACTERS: Final = 512
+_HOUR: Final = "(0|[1-9][0-9]{0,14})-?"
 _PRINTABLE: Final = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 _ADDRESS: Final = "http://127.0.0.1:8080"
 _TOKEN: Final = "eyJ0IjoiYktlTldQVXZSVnF3aXZUcW9fRTBUUSIsInAiOnsiMSI6MywiNCI6Mn19"  # noqa: S105 - a position, no secret
@@ -67,6 +77,7 @@ def document(limits: Limits, version: str) -> Json:
         ],
         "paths": {
             "/flows": {"post": _post(limits), "get": _get(limits), "head": _head(limits)},
+            "/hours": {"get": _hours(limits, body=True), "head": _hours(limits, body=False)},
             "/livez": {"get": _probe("livez", "Is the process alive?", "A failure here asks for a restart.")},
             "/readyz": {
                 "get": _probe("readyz", "Can it serve?", "A failure here asks for no requests until it has passed.")
@@ -211,16 +222,48 @@ def _get(limits: Limits) -> Json:
     return {
         "operationId": "getFlows",
         "tags": ["flows"],
-        "summary": "Read the totals of an hour",
-        "description": "One object per flow key, sorted by (src_app, dest_app, vpc_id) by code point. By default the "
-        "answer reflects every POST acknowledged before the request. An hour without flows is `[]`.",
+        "summary": "Read totals",
+        "description": "Of one hour, one object per flow key, sorted by (src_app, dest_app, vpc_id) by code point; of "
+        "several hours, by hour last. By default the answer reflects every POST acknowledged before the request. "
+        "Hours without flows are `[]`. Filters, groups, an order, a top, pages and formats are by the parameters.",
         "security": [{}, {"bearer": []}],
         "parameters": _query(limits),
         "responses": _answers(limits, body=True),
         "x-codeSamples": [
             _curl("Read an hour", f"curl -i '{_ADDRESS}/flows?hour=1'"),
             _curl("Read what one POST wrote", f"curl -i '{_ADDRESS}/flows?hour=1&after=POSITION'"),
+            _curl(
+                "The ten pairs with the most traffic of a day, and the rest",
+                f"curl '{_ADDRESS}/flows?hour=0-23&group_by=src_app,dest_app&top=10'",
+            ),
+            _curl(
+                "All of what goes to an application, as CSV",
+                f"curl '{_ADDRESS}/flows?hour=0-23&dest_app=payments*&format=csv'",
+            ),
         ],
+    }
+
+
+def _hours(limits: Limits, *, body: bool) -> Json:
+    kept = {"after", "consistency", "view", "format", "If-None-Match"}
+    parameters = [given for given in _query(limits) if given.get("name", "") in kept or "$ref" in given]
+    answers = _answers(limits, body=body, schema="Hours", link=False)
+    if body:
+        value = [{"hour": 1, "flow_keys": 2}, {"hour": 2, "flow_keys": 2}]
+        answers["200"]["content"][JSON]["examples"] = {"hours": {"value": value}}
+    return {
+        "operationId": "getHours" if body else "headHours",
+        "tags": ["flows"],
+        "summary": "The hours that there are" if body else "Headers of the hours that there are",
+        "description": "The hours that the view keeps, ascending, with the number of flow keys in each; a flow key "
+        "that stands in two partitions, since the topic has grown, counts twice. Without that number for a token that "
+        "is bound to some vpc_ids."
+        if body
+        else "What GET answers, without the body.",
+        "security": [{}, {"bearer": []}],
+        "parameters": parameters,
+        "responses": answers,
+        "x-codeSamples": [_curl("Which hours are there?", f"curl {'' if body else '-I '}{_ADDRESS}/hours")],
     }
 
 
@@ -242,8 +285,13 @@ def _query(limits: Limits) -> list[Json]:
         _parameter(
             "hour",
             "query",
-            {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER},
-            "The hour, in decimal digits.",
+            {
+                "anyOf": [
+                    {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER},
+                    {"type": "string", "pattern": f"^{_HOUR}(,{_HOUR})*$", "minLength": 1, "maxLength": 1000},
+                ]
+            },
+            "The hour, in decimal digits; a range of hours, as `3-9` or `3-`; or a list of these, as `1,3-5`.",
             required=True,
             example=1,
         ),
@@ -269,6 +317,69 @@ def _query(limits: Limits) -> list[Json]:
             "The name of the view to read. Without it, the one that the reader is for.",
             example="default",
         ),
+        *(
+            _parameter(
+                name,
+                "query",
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": MAX_PATTERNS,
+                    "items": {"type": "string", "minLength": 1, "maxLength": MAX_PATTERN_CHARACTERS},
+                },
+                f"Only rows whose {name} is one of these. `*` is any text, `?` one character, and `\\` takes the next "
+                "character as it is.",
+                example=example,
+            )
+            for name, example in (("src_app", "foo"), ("dest_app", "pay*"), ("vpc_id", "vpc-?"))
+        ),
+        _parameter(
+            "group_by",
+            "query",
+            {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"type": "string", "enum": list(KEY)}},
+            "Rows that agree in these fields are added up, and have no others. Several are parted by commas or repeat "
+            "the parameter.",
+            example="src_app",
+        ),
+        _parameter(
+            "order_by",
+            "query",
+            {
+                "type": "string",
+                "enum": [f"{name}{way}" for name in (*KEY, *MEASURES) for way in ("", ":asc", ":desc")],
+            },
+            "In place of the order of the flow key. `bytes` is sent and received together. Names and hours ascend, "
+            "bytes descend, unless it says so. Not with `limit`.",
+            example="bytes_tx",
+        ),
+        _parameter(
+            "top",
+            "query",
+            {"type": "integer", "minimum": 1, "maximum": MAX_TOP},
+            "So many rows, the first of the order (by default `bytes`), and in the end one row for all others, if "
+            "there are any: their sums, exact, with `null` for names and hour.",
+            example=10,
+        ),
+        _parameter(
+            "limit",
+            "query",
+            {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
+            "Rows of a page, in the order of the flow key. Where there is a next page, the `Link` header has its "
+            f"address. Without it an answer of more than {MAX_LIMIT:,} rows is refused, but that of one whole hour.",
+            example=100,
+        ),
+        _parameter(
+            "cursor",
+            "query",
+            {"type": "string", "minLength": 1, "pattern": "^[A-Za-z0-9_-]+$"},
+            "Where a page begins: from the `Link` header, as it is.",
+        ),
+        _parameter(
+            "format",
+            "query",
+            {"type": "string", "enum": list(FORMATS), "default": "json"},
+            "How rows are written. Without it `Accept` decides.",
+        ),
         _parameter(
             "If-None-Match",
             "header",
@@ -279,17 +390,23 @@ def _query(limits: Limits) -> list[Json]:
     ]
 
 
-def _answers(limits: Limits, *, body: bool) -> Json:
+def _answers(limits: Limits, *, body: bool, schema: str = "Totals", link: bool = True) -> Json:
     examples = {
         "hour1": {"summary": "hour=1", "value": _totals(1)},
         "hour2": {"summary": "hour=2", "value": _totals(2)},
         "hour3": {"summary": "hour=3: no flows", "value": _totals(3)},
     }
     always = ("Flowagg-Fresh", "Flowagg-Lag-Records", "ETag", "Cache-Control")
-    headers = _named(*always, "Flowagg-Expired", "Flowagg-Incomplete", "X-Request-Id", required=always)
+    more = ("Link",) if link else ()
+    headers = _named(*always, "Flowagg-Expired", "Flowagg-Incomplete", *more, "Vary", "X-Request-Id", required=always)
     found: Json = {"description": "The totals, also where they are stale: see `Flowagg-Fresh`.", "headers": headers}
     if body:
-        found["content"] = {JSON: {"schema": {"$ref": "#/components/schemas/Totals"}, "examples": examples}}
+        rows = {"$ref": f"#/components/schemas/{schema}"}
+        found["content"] = {
+            JSON: {"schema": rows, "examples": examples},
+            NDJSON: {"schema": {**rows, "description": "One object a line."}},
+            CSV: {"schema": {"type": "string", "description": "RFC 4180, with the names of the fields first."}},
+        }
     return {
         "200": found,
         "304": {
@@ -299,7 +416,7 @@ def _answers(limits: Limits, *, body: bool) -> Json:
         **_problems(
             {
                 400: "`hour` is missing, bad or repeated; another parameter is bad or unknown (the known ones are "
-                "listed).",
+                "listed); or a query covers more than the reader answers at once.",
                 401: "The system has tokens, and this request has none, or an unknown one.",
                 403: "The token may not read.",
                 404: "There is no view of the name in `view`.",
@@ -391,15 +508,28 @@ def _schemas(limits: Limits) -> Json:
     totals = {name: dict(schema) for name, schema in flow["properties"].items()}
     for name, text in (("bytes_tx", "Bytes sent, of all records."), ("bytes_rx", "Bytes received, of all records.")):
         totals[name] = {"type": "integer", "minimum": 0, "description": f"{text} Exact, of any size."}
+    for name in KEY:
+        totals[name]["type"] = [totals[name]["type"], "null"]
     return {
         "Flow": {key: value for key, value in flow.items() if key != "title"},
         "Flows": {"type": "array", "items": {"$ref": "#/components/schemas/Flow"}, "maxItems": limits.max_flows},
         "FlowTotals": {
             "type": "object",
-            "description": "The totals of one flow key: (src_app, dest_app, vpc_id, hour).",
+            "description": "The totals of one flow key: (src_app, dest_app, vpc_id, hour). With `group_by`, of all "
+            "flow keys that agree in its fields, without the others. In the last row of a `top` names and hour are "
+            "`null`: it has the sums of all others.",
             "properties": totals,
-            "required": list(totals),
+            "required": ["bytes_tx", "bytes_rx"],
         },
+        "Hour": {
+            "type": "object",
+            "properties": {
+                "hour": {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER},
+                "flow_keys": {"type": "integer", "minimum": 1, "description": "Flow keys in the hour."},
+            },
+            "required": ["hour"],
+        },
+        "Hours": {"type": "array", "items": {"$ref": "#/components/schemas/Hour"}},
         "Totals": {"type": "array", "items": {"$ref": "#/components/schemas/FlowTotals"}},
         "Accepted": {
             "type": "object",
@@ -469,6 +599,8 @@ def _headers() -> Json:
         ),
         "ETag": header({"type": "string", "pattern": '^(W/)?"[^"]*"$'}, "Changes when the hour does."),
         "Cache-Control": header(text, "`no-cache`: keep the answer, but ask with its ETag before each use."),
+        "Link": header(text, 'Where there is a next page: its address, with `rel="next"`.'),
+        "Vary": header(text, "What of the request, beside its address, the answer depends on."),
         "Retry-After": header({"type": "string", "pattern": "^[0-9]+$"}, "Seconds to wait before the next try."),
         "WWW-Authenticate": header(
             {"type": "string", "pattern": "^Bearer"}, "The scheme, Bearer, and what the token lacks."

@@ -11,13 +11,15 @@ from flowagg.docs_routes import docs_routes
 from flowagg.problem import HANDLERS
 from flowagg.service import OK, Checks, Entrance, answered_at_the_entrance, operational_routes
 from starlette.applications import Starlette
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flowagg_reader import metrics
 from flowagg_reader.access import EVERYTHING, Access
-from flowagg_reader.endpoint import AccessOf, Flows
+from flowagg_reader.endpoint import AccessOf, Flows, is_plain
 from flowagg_reader.exchanged import Exchanges
 from flowagg_reader.log import Log
+from flowagg_reader.page import page_routes
+from flowagg_reader.queries import Queries
 from flowagg_reader.settings import ReaderSettings
 from flowagg_reader.store import Store
 
@@ -74,15 +76,25 @@ def create_app(settings: ReaderSettings, store: Store, log: Log, access: AccessO
         watching.cancel()
         await store.close()
 
+    flows = Flows(settings, store, log, access or by_token)
+    queries = Queries(flows)
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        plain = is_plain(scope["query_string"], scope["headers"])
+        await (flows if plain else queries.flows)(scope, receive, send)
+
+    hours = answered_at_the_entrance("/hours", ["GET"])
+    hours.app = queries.hours
     others = Starlette(
         routes=[
             answered_at_the_entrance("/flows", ["GET"]),
+            hours,
             *operational_routes(live=dict, ready=ready),
             *docs_routes(),
+            *page_routes(),
         ],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
     others.router.redirect_slashes = False
-    flows = Flows(settings, store, log, access or by_token)
-    return Entrance("/flows", {"GET", "HEAD"}, flows, others, Exchanges(flows))
+    return Entrance("/flows", {"GET", "HEAD"}, endpoint, others, Exchanges(flows))

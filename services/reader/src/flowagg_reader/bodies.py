@@ -1,18 +1,18 @@
-"""Bodies of hours: found in the cache, or read and rendered once for all who want them."""
+"""Bodies of hours, or tables: found in the cache, or read and made once for all who want them."""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
-from flowagg_reader import metrics
+from prometheus_client import Counter, Gauge, Histogram
+
 from flowagg_reader.access import Access
-from flowagg_reader.cache import Cache, Entry
+from flowagg_reader.cache import Cache, Entry, Made
 from flowagg_reader.core import HourRead, ReadHour
 from flowagg_reader.hour import Seen, hour_of
-from flowagg_reader.union import Body, render
 
 PartitionTotals = tuple[Seen, list[bytes]]
 """What one atomic call has shown of a partition, and its totals of the hour: field, totals, field, totals, ..."""
@@ -27,10 +27,32 @@ class Source(Protocol):
 
 _Key = tuple[str, int, str]
 """View, hour, scope."""
+_M = TypeVar("_M", bound=Made)
+
+Make = Callable[[int, Sequence[list[bytes]], Callable[[str], bool] | None], Generator[None, None, _M]]
+"""Makes something of the totals of an hour: see union.render."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Metrics of what is made. found: by result: cached, missed, rendered. kept_bytes: in the cache."""
+
+    found: Counter
+    kept_bytes: Gauge
+    seconds: Histogram
+
+
+class Turns:
+    """Turns at large hours, of more than large_rows flow keys: most at a time, and one at a time being made."""
+
+    def __init__(self, most: int, large_rows: int) -> None:
+        self.large_rows = large_rows
+        self.turns = asyncio.Semaphore(most)
+        self.making = asyncio.Lock()
 
 
 @dataclass(slots=True)
-class _Flight:
+class _Flight(Generic[_M]):
     """A read and its rendering. tag: the expected one. rows: by which it is a large one. waiting: for it."""
 
     source: Source
@@ -39,11 +61,11 @@ class _Flight:
     rows: int
     started: bool = False
     waiting: int = 0
-    entry: Entry | None = None
+    entry: Entry[_M] | None = None
     task: "asyncio.Task[HourRead]" = field(init=False)
 
 
-class Bodies:
+class Bodies(Generic[_M]):
     """One reading of an hour at a time: whoever comes meanwhile shares it or the next one.
 
     A flight that has started is joined only by those who look for the very tag that it is expected to
@@ -54,17 +76,18 @@ class Bodies:
     rendered, or sent where the cache has no room for them. Small hours wait for nobody.
     """
 
-    def __init__(self, cache_bytes: int, max_large_reads: int, large_read_rows: int) -> None:
-        self._cache = Cache(cache_bytes)
-        self._turns = asyncio.Semaphore(max_large_reads)
-        self._rendering = asyncio.Lock()
-        self._large_rows = large_read_rows
-        self._flights: dict[_Key, _Flight] = {}
+    def __init__(self, make: Make[_M], cache_bytes: int, turns: Turns, counts: Counts) -> None:
+        """turns: may be shared with others'."""
+        self._make = make
+        self._cache = Cache[_M](cache_bytes)
+        self._turns = turns
+        self._counts = counts
+        self._flights: dict[_Key, _Flight[_M]] = {}
 
-    def find(self, tag: str) -> Entry | None:
+    def find(self, tag: str) -> Entry[_M] | None:
         """The body of a tag, held for the caller, who releases it; None where it is not there."""
         entry = self._cache.find(tag)
-        metrics.BODIES.labels("missed" if entry is None else "cached").inc()
+        self._counts.found.labels("missed" if entry is None else "cached").inc()
         return None if entry is None else entry.hold()
 
     async def read(self, source: Source, view: str, wanted: ReadHour, access: Access) -> HourRead:
@@ -76,7 +99,7 @@ class Bodies:
         key = (view, wanted.hour, access.scope)
         flight = self._flights.get(key)
         if flight is None or (flight.started and flight.tag != tag):
-            flight = self._start(key, _Flight(source, tag, partitions, rows), access)
+            flight = self._start(key, _Flight[_M](source, tag, partitions, rows), access)
         elif not flight.started:
             flight.partitions |= partitions
             flight.rows = max(flight.rows, rows)
@@ -91,13 +114,13 @@ class Bodies:
             if not flight.waiting:
                 self._end(key, flight)
 
-    def _start(self, key: _Key, flight: _Flight, access: Access) -> _Flight:
+    def _start(self, key: _Key, flight: _Flight[_M], access: Access) -> _Flight[_M]:
         before = self._flights.get(key)
         self._flights[key] = flight
         flight.task = asyncio.create_task(self._fly(key, flight, access, before))
         return flight
 
-    def _end(self, key: _Key, flight: _Flight) -> None:
+    def _end(self, key: _Key, flight: _Flight[_M]) -> None:
         """Nobody waits any more: an abandoned reading must neither be joined nor keep others from their turn."""
         self._forget(key, flight)
         flight.task.cancel()
@@ -105,14 +128,14 @@ class Bodies:
             flight.entry.release()
             flight.entry = None
 
-    async def _fly(self, key: _Key, flight: _Flight, access: Access, before: _Flight | None) -> HourRead:
+    async def _fly(self, key: _Key, flight: _Flight[_M], access: Access, before: _Flight[_M] | None) -> HourRead:
         try:
             if before is not None:
                 await asyncio.wait([before.task])
-            if flight.rows <= self._large_rows:
+            if flight.rows <= self._turns.large_rows:
                 return await self._read_and_render(key, flight, access, None)
-            await self._turns.acquire()
-            turn = _Turn(self._turns.release)
+            await self._turns.turns.acquire()
+            turn = _Turn(self._turns.turns.release)
             try:
                 return await self._read_and_render(key, flight, access, turn)
             finally:
@@ -120,11 +143,11 @@ class Bodies:
         finally:
             self._forget(key, flight)
 
-    def _forget(self, key: _Key, flight: _Flight) -> None:
+    def _forget(self, key: _Key, flight: _Flight[_M]) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
 
-    async def _read_and_render(self, key: _Key, flight: _Flight, access: Access, turn: "_Turn | None") -> HourRead:
+    async def _read_and_render(self, key: _Key, flight: _Flight[_M], access: Access, turn: "_Turn | None") -> HourRead:
         view, hour, _ = key
         flight.started = True
         parts = await flight.source.read_hour(flight.partitions, hour)
@@ -135,15 +158,30 @@ class Bodies:
         if not found.rows:
             return HourRead(seen, None)
         # One large hour at a time: several would each take a slice in every round of the event loop.
-        async with contextlib.nullcontext() if turn is None else self._rendering:
-            body = await _render(hour, totals, access)
-        metrics.BODIES.labels("rendered").inc()
+        async with contextlib.nullcontext() if turn is None else self._turns.making:
+            body = await self._made(hour, totals, access)
+        self._counts.found.labels("rendered").inc()
         entry, outside = self._cache.add(found.tag, body, _nothing if turn is None else turn.leave)
         if outside and turn is not None:
             turn.stay()  # until it is sent
-        metrics.CACHE_BYTES.set(self._cache.bytes)
+        self._counts.kept_bytes.set(self._cache.bytes)
         flight.entry = entry.hold()  # for those who wait, until the last of them has taken it
         return HourRead(seen, entry)
+
+    async def _made(self, hour: int, totals: list[list[bytes]], access: Access) -> _M:
+        """Make it in slices, and let others have the event loop in between."""
+        busy = 0.0
+        steps = self._make(hour, totals, access.visible)
+        while True:
+            began = time.perf_counter()
+            try:
+                next(steps)
+            except StopIteration as end:
+                self._counts.seconds.observe(busy + time.perf_counter() - began)
+                made: _M = end.value
+                return made
+            busy += time.perf_counter() - began
+            await asyncio.sleep(0)
 
 
 class _Turn:
@@ -164,19 +202,3 @@ class _Turn:
 
 def _nothing() -> None:
     pass
-
-
-async def _render(hour: int, totals: list[list[bytes]], access: Access) -> Body:
-    """Render in slices, and let others have the event loop in between."""
-    busy = 0.0
-    steps = render(hour, totals, access.visible)
-    while True:
-        began = time.perf_counter()
-        try:
-            next(steps)
-        except StopIteration as end:
-            metrics.RENDER_SECONDS.observe(busy + time.perf_counter() - began)
-            body: Body = end.value
-            return body
-        busy += time.perf_counter() - began
-        await asyncio.sleep(0)

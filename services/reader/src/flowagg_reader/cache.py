@@ -1,25 +1,38 @@
-"""Rendered bodies by tag, bounded in bytes."""
+"""What was made of hours by tag, rendered bodies or tables, bounded in bytes."""
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
-
-from flowagg_reader.union import Body
+from typing import Final, Generic, Protocol, TypeVar
 
 _ENTRY_BYTES: Final = 1024
 """What an entry costs beside its body, so that many small ones are bounded too."""
 
 
-class Entry:
+class Made(Protocol):
+    """A body or a table. size: in bytes. rows: flow keys."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    @property
+    def rows(self) -> int:
+        """Flow keys."""
+
+
+_M = TypeVar("_M", bound=Made)
+
+
+class Entry(Generic[_M]):
     """A body, and how many hold it to send it. A body in use stays where it is found, and is shared."""
 
-    def __init__(self, tag: str, body: Body) -> None:
+    def __init__(self, tag: str, body: _M) -> None:
         self.tag = tag
         self.body = body
         self.users = 0
         self.when_idle: Callable[[], None] | None = None
 
-    def hold(self) -> "Entry":
+    def hold(self) -> "Entry[_M]":
         """Count a user; each must release once."""
         self.users += 1
         return self
@@ -32,7 +45,7 @@ class Entry:
             self.when_idle()
 
 
-class Cache:
+class Cache(Generic[_M]):
     """Least recently used entries go; those in use never do, else their bytes would be counted no more.
 
     A body that finds no room stays outside: found as long as it is in use, and then forgotten. What it
@@ -41,11 +54,11 @@ class Cache:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._inside: OrderedDict[str, Entry] = OrderedDict()
-        self._outside: dict[str, Entry] = {}
+        self._inside: OrderedDict[str, Entry[_M]] = OrderedDict()
+        self._outside: dict[str, Entry[_M]] = {}
         self.bytes = 0
 
-    def find(self, tag: str) -> Entry | None:
+    def find(self, tag: str) -> Entry[_M] | None:
         """The entry of a tag, now the most recently used."""
         entry = self._inside.get(tag)
         if entry is None:
@@ -53,7 +66,7 @@ class Cache:
         self._inside.move_to_end(tag)
         return entry
 
-    def add(self, tag: str, body: Body, when_outside_and_idle: Callable[[], None]) -> tuple[Entry, bool]:
+    def add(self, tag: str, body: _M, when_outside_and_idle: Callable[[], None]) -> tuple[Entry[_M], bool]:
         """The entry of a body, the one known already where there is one; and whether it is new and outside.
 
         An entry outside must be held at once: with its last release it is forgotten and the function is called.

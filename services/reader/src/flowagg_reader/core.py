@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from flowagg.errors import FlowaggError
 from flowagg.position import Position
+from flowagg.view import Meta
 
 from flowagg_reader.etag import Held
 from flowagg_reader.freshness import Freshness, TopicChanged, lags
 from flowagg_reader.hour import Hour, Seen, hour_of
 from flowagg_reader.pace import Pace
-from flowagg_reader.query import Consistency, Query
+from flowagg_reader.query import Consistency, Hours, Query, Selection
 
 _PAUSES_SECONDS: Final = (0.001, 0.002, 0.004, 0.008, 0.016)
 UNKNOWN_LAG: Final = -1
@@ -58,6 +59,14 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class LookHours:
+    """As Look, of many hours: answered with partition -> SeenHours."""
+
+    partitions: frozenset[int]
+    hours: Hours
+
+
+@dataclass(frozen=True, slots=True)
 class FindBody:
     """Answered with the body that is kept for this tag, or None."""
 
@@ -84,7 +93,7 @@ class Pause:
     seconds: float
 
 
-Effect = LookUpEnd | Look | FindBody | ReadHour | Pause
+Effect = LookUpEnd | Look | LookHours | FindBody | ReadHour | Pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,18 @@ class Wanted:
     head: bool = False
     view: str = ""
     named: bool = False
+
+
+class Reply(Protocol):
+    """What one reply has shown, and how fresh that is."""
+
+    @property
+    def freshness(self) -> Freshness:
+        """Whether it reflects what was asked for."""
+
+    @property
+    def lags(self) -> Mapping[int, int]:
+        """What each partition lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,22 +147,71 @@ class Answer:
     body: Any = None
 
 
+class Answered(Protocol):
+    """An answer. found: the reply that it rests on."""
+
+    @property
+    def found(self) -> Any:
+        """A Reply."""
+
+
+_F = TypeVar("_F", bound=Reply)
+_A = TypeVar("_A", bound=Answered)
+_Answering = Generator["Effect", Any, _A]
+
+
 def answer(wanted: Wanted, now: Iterable[float], wait_seconds: float, pace: Pace) -> Generator[Effect, Any, Answer]:
-    """Answer a GET. now: the clock, as an endless iterable. Raises NotFresh, TopicGone, UnknownView,
+    """Answer a GET of one hour. now: the clock, as an endless iterable. Raises NotFresh, TopicGone, UnknownView,
     DamagedView.
 
     A body that is kept is served only for the tag of an atomic reply, and with what that reply has shown.
     """
-    query, clock = wanted.query, iter(now)
+    query = wanted.query
+
+    def judge(required: Position | None, end: Position | None, seen: Mapping[int, Seen]) -> Found:
+        hour = hour_of(query.hour, wanted.scope, seen, wanted.view)
+        return Found(seen, hour, *judge_freshness(required, end, {number: part.meta for number, part in seen.items()}))
+
+    def finish(partitions: frozenset[int], found: Found, judged: Callable[[Any], Found]) -> _Answering[Answer]:
+        return _with_body(wanted, partitions, found, judged)
+
+    steps = Steps(lambda partitions: Look(partitions, query.hour), judge, finish)
+    return until_fresh(query, steps, now, wait_seconds, pace, named=wanted.named)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps(Generic[_F, _A]):
+    """How GETs of one kind are answered. look: what shows partitions, each by an atomic call. judge: what such a reply
+    has shown, by the position that is required and the log's end. finish: the answer of a reply that will do."""
+
+    look: Callable[[frozenset[int]], Effect]
+    judge: Callable[[Position | None, Position | None, Any], _F]
+    finish: Callable[[frozenset[int], _F, Callable[[Any], _F]], "_Answering[_A]"]
+
+
+def until_fresh(
+    query: Query | Selection,
+    steps: Steps[_F, _A],
+    now: Iterable[float],
+    wait_seconds: float,
+    pace: Pace,
+    *,
+    named: bool,
+) -> "_Answering[_A]":
+    """Look until the view reflects what is asked for, or the wait is over. named: the view need not be one.
+
+    Raises NotFresh, TopicGone, UnknownView, and what the steps raise.
+    """
+    clock = iter(now)
     required, end = yield from _required(query)
     partitions: frozenset[int] = frozenset() if required is None else frozenset(required.offsets)
     deadline = next(clock) + wait_seconds
     turn = 0
 
-    def judged(seen: Mapping[int, Seen]) -> Found:
-        return _judged(wanted, required, end, seen)
+    def judged(seen: Any) -> _F:
+        return steps.judge(required, end, seen)
 
-    def waits(found: Found, pause: float) -> bool:
+    def waits(found: Reply, pause: float) -> bool:
         if found.freshness.fresh or found.freshness.lag_records == UNKNOWN_LAG:
             return False
         time = next(clock)
@@ -149,17 +219,17 @@ def answer(wanted: Wanted, now: Iterable[float], wait_seconds: float, pace: Pace
 
     while True:
         pause = _PAUSES_SECONDS[min(turn, len(_PAUSES_SECONDS) - 1)]
-        seen: Mapping[int, Seen] = yield Look(partitions, query.hour)
-        if wanted.named and all(part.meta is None for part in seen.values()):
+        seen = yield steps.look(partitions)
+        if named and all(part.meta is None for part in seen.values()):
             # Nobody has begun it, or it was removed meanwhile. The reader's own view may be one that will begin.
             raise UnknownView("there is no view of that name")
         found = judged(seen)
         if query.after is None:
-            positions = {number: part.meta.position for number, part in found.seen.items() if part.meta is not None}
+            positions = {number: part.meta.position for number, part in seen.items() if part.meta is not None}
             pace.observe(next(clock), positions, found.lags)
         if not waits(found, pause):
             _refuse_stale(query, found)
-            result = yield from _with_body(wanted, partitions, found, judged)
+            result = yield from steps.finish(partitions, found, judged)
             if not waits(result.found, pause):
                 _refuse_stale(query, result.found)
                 return result
@@ -167,7 +237,7 @@ def answer(wanted: Wanted, now: Iterable[float], wait_seconds: float, pace: Pace
         turn += 1
 
 
-def _required(query: Query) -> Generator[Effect, Any, tuple[Position | None, Position | None]]:
+def _required(query: Query | Selection) -> Generator[Effect, Any, tuple[Position | None, Position | None]]:
     """The position that the answer must reflect (None where none can be had), and the log's end, if known.
 
     `after` needs no end to be judged. But a topic that was made again, which only Kafka knows, makes
@@ -189,7 +259,7 @@ def _required(query: Query) -> Generator[Effect, Any, tuple[Position | None, Pos
 
 
 def _with_body(
-    wanted: Wanted, partitions: frozenset[int], found: Found, judged: Callable[[Mapping[int, Seen]], Found]
+    wanted: Wanted, partitions: frozenset[int], found: Found, judged: Callable[[Any], Found]
 ) -> Generator[Effect, Any, Answer]:
     """What was found with its body. Where the hour has moved before its totals were read, that reply counts."""
     hour = found.hour
@@ -207,12 +277,13 @@ def _with_body(
     return Answer(found, body=body)
 
 
-def _judged(wanted: Wanted, required: Position | None, end: Position | None, seen: Mapping[int, Seen]) -> Found:
-    hour = hour_of(wanted.query.hour, wanted.scope, seen, wanted.view)
-    unknown = Found(seen, hour, Freshness(fresh=False, lag_records=UNKNOWN_LAG), {})
+def judge_freshness(
+    required: Position | None, end: Position | None, metas: Mapping[int, Meta | None]
+) -> tuple[Freshness, Mapping[int, int]]:
+    """Whether these metas, all of one reply, reflect the required position; and what each partition lacks."""
+    unknown = Freshness(fresh=False, lag_records=UNKNOWN_LAG), dict[int, int]()
     if required is None:
         return unknown
-    metas = {number: part.meta for number, part in seen.items()}
     try:
         if end is not None:
             lags(end, metas)  # the topic alone
@@ -220,10 +291,10 @@ def _judged(wanted: Wanted, required: Position | None, end: Position | None, see
     except TopicChanged:
         return unknown
     lag = sum(lacking.values())
-    return Found(seen, hour, Freshness(lag == 0, lag), lacking)
+    return Freshness(lag == 0, lag), lacking
 
 
-def _refuse_stale(query: Query, found: Found) -> None:
+def _refuse_stale(query: Query | Selection, found: Reply) -> None:
     if query.consistency is Consistency.STRICT and not found.freshness.fresh:
         lag = found.freshness.lag_records
         known = "an unknown number of" if lag == UNKNOWN_LAG else lag

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from flowagg_reader import metrics
 from flowagg_reader.access import Access
-from flowagg_reader.bodies import Bodies
+from flowagg_reader.bodies import Bodies, Counts, Turns
 from flowagg_reader.cache import Entry
 from flowagg_reader.core import (
     UNKNOWN_LAG,
@@ -41,14 +41,16 @@ from flowagg_reader.core import (
     answer,
 )
 from flowagg_reader.etag import Held, etag
+from flowagg_reader.formats import accepted
+from flowagg_reader.freshness import Freshness
 from flowagg_reader.hour import Seen
 from flowagg_reader.log import Log
 from flowagg_reader.lookup import Ends
-from flowagg_reader.query import Consistency, Query, parse_query
+from flowagg_reader.query import Consistency, Format, Query, Selection, parse_query
 from flowagg_reader.response import EntryResponse, HeadResponse
 from flowagg_reader.settings import ReaderSettings
 from flowagg_reader.store import Store
-from flowagg_reader.union import EMPTY
+from flowagg_reader.union import EMPTY, Body, render
 from flowagg_reader.views import View, Views
 
 _log = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ class Get:
     view: View
     access: Access
     steps: Generator[Effect, Any, Answer]
-    entry: Entry | None = None
+    entry: Entry[Body] | None = None
 
     def release(self) -> None:
         """Give the body back that was not sent."""
@@ -85,11 +87,13 @@ class Flows:
 
     def __init__(self, settings: ReaderSettings, store: Store, log: Log, access: AccessOf) -> None:
         self.settings = settings
-        self._access = access
+        self.access_of = access
         self.ends = Ends(log.end, time.monotonic)
-        self._views = Views(settings.view, store, settings.max_views)
+        self.views = Views(settings.view, store, settings.max_views)
         self.waiting = 0
-        self._bodies = Bodies(settings.body_cache_bytes, settings.max_large_reads, settings.large_read_rows)
+        self.turns = Turns(settings.max_large_reads, settings.large_read_rows)
+        counts = Counts(metrics.BODIES, metrics.CACHE_BYTES, metrics.RENDER_SECONDS)
+        self._bodies = Bodies(render, settings.body_cache_bytes, self.turns, counts)
         self._answers: dict[int, Counter] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,19 +120,24 @@ class Flows:
 
     def enter(self, raw_query: bytes, headers: Headers, *, head: bool = False) -> Get:
         """Begin the answer of a GET. Raises Problem."""
-        access = self._access([value.decode("latin-1") for name, value in headers if name == b"authorization"])
-        query = _query_of(raw_query)
+        access = self.access_of([value.decode("latin-1") for name, value in headers if name == b"authorization"])
+        query = query_of(raw_query)
+        assert isinstance(query, Query)  # noqa: S101 - is_plain has said so
+        self.check_waiting()
+        held = Held([value.decode("latin-1") for name, value in headers if name == b"if-none-match"])
+        view = self.views.get(query.view)
+        wanted = Wanted(query, access.scope, held, head=head, view=view.name, named=not view.own)
+        steps = answer(wanted, iter(time.monotonic, None), self.settings.fresh_wait_seconds, view.pace)
+        return Get(wanted, view, access, steps)
+
+    def check_waiting(self) -> None:
+        """Raises Problem where as many requests are in hand as may be."""
         if self.waiting >= self.settings.max_waiting_requests:
             raise Problem(
                 503,
                 "This reader has as many requests in hand as it may: ask again later.",
                 headers=RETRY_LATER,
             )
-        held = Held([value.decode("latin-1") for name, value in headers if name == b"if-none-match"])
-        view = self._views.get(query.view)
-        wanted = Wanted(query, access.scope, held, head=head, view=view.name, named=not view.own)
-        steps = answer(wanted, iter(time.monotonic, None), self.settings.fresh_wait_seconds, view.pace)
-        return Get(wanted, view, access, steps)
 
     async def _bounded(self, scope: Scope) -> Response:
         get = self.enter(scope["query_string"], scope["headers"], head=scope["method"] == "HEAD")
@@ -163,7 +172,7 @@ class Flows:
                 metrics.STALE.inc()
                 return Problem(503, f"{error}.", headers=RETRY_LATER)
             case UnknownView() if view is not None:
-                self._views.gone(view)
+                self.views.gone(view)
                 return Problem(
                     404,
                     f"view: there is no view {view.name!r}. Leave the parameter out for the view that this reader is "
@@ -215,14 +224,15 @@ class Flows:
             case Pause():
                 await asyncio.sleep(effect.seconds)
                 return None
+        raise AssertionError(effect)
 
     def looked(self, get: Get, seen: Mapping[int, Seen]) -> Mapping[int, Seen]:
         """What a look has shown."""
         if any(part.meta is not None for part in seen.values()):
-            self._views.found(get.view)
+            self.views.found(get.view)
         return seen
 
-    def find(self, effect: FindBody) -> Entry | None:
+    def find(self, effect: FindBody) -> Entry[Body] | None:
         """The body of a tag, held."""
         return self._bodies.find(effect.tag)
 
@@ -264,12 +274,24 @@ def known_end(end: Position) -> Position:
     return end
 
 
-def _query_of(raw: bytes) -> Query:
+def is_plain(raw_query: bytes, headers: Headers) -> bool:
+    """Whether a GET asks for the rows of one hour, as they are, in JSON. So is one whose query is refused."""
+    try:
+        query = query_of(raw_query)
+    except Problem:
+        return True
+    if not isinstance(query, Query):
+        return False
+    accepts = [value.decode("latin-1") for name, value in headers if name == b"accept" and value != b"*/*"]
+    return not accepts or accepted(accepts) is Format.JSON
+
+
+def query_of(raw: bytes) -> Query | Selection:
     """The query of a GET. Raises Problem."""
     return _kept_query(raw) if len(raw) <= _KEPT_QUERY_BYTES else _parsed(raw)
 
 
-def _parsed(raw: bytes) -> Query:
+def _parsed(raw: bytes) -> Query | Selection:
     return parse_query(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
 
 
@@ -278,16 +300,21 @@ _kept_query = lru_cache(maxsize=1024)(_parsed)
 
 def headers_of(given: Answer) -> dict[str, str]:
     """The header fields of an answer."""
-    found = given.found
-    lag = found.freshness.lag_records
+    hour = given.found.hour
+    return reading_headers(hour.tag, given.found.freshness, expired=hour.expired, incomplete=hour.incomplete)
+
+
+def reading_headers(tag: str, freshness: Freshness, *, expired: bool, incomplete: bool) -> dict[str, str]:
+    """What an answer says of the view that it was read from."""
+    lag = freshness.lag_records
     headers = {
-        "ETag": etag(found.hour.tag),
+        "ETag": etag(tag),
         "Cache-Control": "no-cache",
-        "Flowagg-Fresh": "true" if found.freshness.fresh else "false",
+        "Flowagg-Fresh": "true" if freshness.fresh else "false",
         "Flowagg-Lag-Records": "unknown" if lag == UNKNOWN_LAG else str(lag),
     }
-    if found.hour.expired:
+    if expired:
         headers["Flowagg-Expired"] = "true"
-    if found.hour.incomplete:
+    if incomplete:
         headers["Flowagg-Incomplete"] = "true"
     return headers

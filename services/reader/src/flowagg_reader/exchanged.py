@@ -14,7 +14,7 @@ from flowagg.problem import fault
 from starlette.types import Message
 
 from flowagg_reader.core import Answer, Effect, FindBody, Look, LookUpEnd
-from flowagg_reader.endpoint import ENDS, Flows, Get, headers_of, known_end, log_away
+from flowagg_reader.endpoint import ENDS, Flows, Get, headers_of, is_plain, known_end, log_away
 from flowagg_reader.hour import Seen
 from flowagg_reader.union import EMPTY
 
@@ -29,9 +29,13 @@ class Exchanges:
     def __init__(self, flows: Flows) -> None:
         self._flows = flows
 
-    def takes(self, method: bytes, target: bytes, headers: Headers) -> bool:  # noqa: ARG002 - of every endpoint
+    def takes(self, method: bytes, target: bytes, headers: Headers) -> bool:
         """Whether a GET is for an exchange."""
-        return method == b"GET" and (target == b"/flows" or (target.startswith(_TARGET) and b"#" not in target))
+        if method != b"GET":
+            return False
+        if target == b"/flows":
+            return True
+        return target.startswith(_TARGET) and b"#" not in target and is_plain(target[len(_TARGET) :], headers)
 
     def begin(self, exchange: Exchange) -> None:
         """Answer one GET by its exchange."""

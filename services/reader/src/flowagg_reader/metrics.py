@@ -25,6 +25,17 @@ BODIES = Counter(
     "Bodies that were looked for: found in the cache, missed there; and those that were rendered.",
     ["result"],
 )
+TABLES = Counter(
+    "flowagg_reader_tables",
+    "Tables of hours, for queries, that were looked for: found in the cache, missed there; and those that were made.",
+    ["result"],
+)
+TABLE_CACHE_BYTES = Gauge("flowagg_reader_table_cache_bytes", "Bytes of the tables in the cache.")
+TABLE_SECONDS = Histogram(
+    "flowagg_reader_table_seconds",
+    "Time to make a table, in seconds, without the pauses in which others had the event loop.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
 CACHE_BYTES = Gauge("flowagg_reader_body_cache_bytes", "Bytes of the bodies in the cache.")
 RENDER_SECONDS = Histogram(
     "flowagg_reader_render_seconds",

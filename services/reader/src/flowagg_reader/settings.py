@@ -45,6 +45,21 @@ class ReaderSettings(HttpSettings, KafkaSettings, RedisSettings, ElectionSetting
         ge=0,
         description="Memory for rendered bodies, of all views together, in bytes; the least recently used go.",
     )
+    table_cache_bytes: int = Field(
+        64 * 2**20,
+        ge=0,
+        description="Memory for tables of hours, by which queries are answered, of all views together, in bytes; the "
+        "least recently used go. One of 200,000 flow keys takes about 8 MB.",
+    )
+    max_query_hours: int = Field(
+        1000, ge=1, le=100_000, description="Hours that are kept among those that one query covers, at most."
+    )
+    max_query_rows: int = Field(
+        2_000_000,
+        ge=1,
+        description="Flow keys in all hours that one query covers, at most. A query takes up to 50 bytes for each, as "
+        "long as it is evaluated.",
+    )
     max_views: int = Field(
         16,
         ge=1,

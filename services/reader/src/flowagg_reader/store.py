@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import redis
@@ -12,11 +13,13 @@ from flowagg.settings import RedisSettings
 from flowagg.view import decode_hour, decode_meta, hours_key, meta_key, partitions_key, totals_key
 
 from flowagg_reader.hour import Parts, Seen
+from flowagg_reader.many import SeenHours
+from flowagg_reader.query import Hours
 
 _TRIES = 5  # three where nothing is known yet
 _CONNECTIONS = 64
 _Replies = tuple[list[bytes], list[list[Any]]]
-_Ask = Callable[[Mapping[int, str | None], int], Awaitable[_Replies]]
+_Ask = Callable[[Mapping[int, str | None]], Awaitable[_Replies]]
 _Atomically = Callable[[Any, tuple[str, str, str], int], int]
 _READ = """#!lua flags=no-writes
 return {redis.call('HGETALL', KEYS[1]), redis.call('HGET', KEYS[2], ARGV[1]), redis.call('HGETALL', KEYS[3])}
@@ -29,6 +32,46 @@ for i = 2, known, 3 do
     replies[#replies + 1] = {redis.call('HGETALL', KEYS[i]), mark, redis.call('HLEN', KEYS[i + 2])}
 end
 for i = known + 1, #KEYS do
+    replies[#replies + 1] = {redis.call('HGETALL', KEYS[i]), false, false}
+end
+return replies
+"""
+_LOOK_HOURS = """#!lua flags=no-writes
+local known, ranges = tonumber(ARGV[1]), tonumber(ARGV[2])
+local firsts, lasts, single = {}, {}, true
+for i = 1, ranges do
+    firsts[i], lasts[i] = tonumber(ARGV[1 + 2 * i]), tonumber(ARGV[2 + 2 * i])
+    single = single and firsts[i] == lasts[i]
+end
+local replies = {redis.call('SMEMBERS', KEYS[1])}
+for i = 1, known do
+    local marks, prefix, found = KEYS[2 * i + 1], ARGV[2 + 2 * ranges + i], {}
+    local function add(hour, mark)
+        found[#found + 1] = hour
+        found[#found + 1] = mark
+        found[#found + 1] = redis.call('HLEN', prefix .. hour)
+    end
+    if single then
+        for j = 1, ranges do
+            local hour = ARGV[1 + 2 * j]
+            local mark = redis.call('HGET', marks, hour)
+            if mark then add(hour, mark) end
+        end
+    else
+        local all = redis.call('HGETALL', marks)
+        for j = 1, #all, 2 do
+            local number = tonumber(all[j])
+            for k = 1, ranges do
+                if firsts[k] <= number and number <= lasts[k] then
+                    add(all[j], all[j + 1])
+                    break
+                end
+            end
+        end
+    end
+    replies[#replies + 1] = {redis.call('HGETALL', KEYS[2 * i]), found, false}
+end
+for i = 2 * known + 2, #KEYS do
     replies[#replies + 1] = {redis.call('HGETALL', KEYS[i]), false, false}
 end
 return replies
@@ -74,20 +117,29 @@ class Store:
     async def look(self, partitions: Iterable[int], hour: int) -> Parts:
         """These partitions and all that the view has begun: meta, the hour's mark and number of flow keys."""
         seen = Parts()
-        for number, (meta, mark, rows) in (await self._read(partitions, hour, self._look)).items():
+        for number, (meta, mark, rows) in (await self._read(partitions, partial(self._look, hour=hour))).items():
             seen[number] = _seen(meta, mark, rows or 0)
         return seen
 
     async def read_hour(self, partitions: Iterable[int], hour: int) -> dict[int, tuple[Seen, list[bytes]]]:
         """As look, with the totals from the same transaction: field, totals, field, totals, ..."""
         read = {}
-        for number, (meta, mark, totals) in (await self._read(partitions, hour, self._totals)).items():
+        for number, (meta, mark, totals) in (await self._read(partitions, partial(self._totals, hour=hour))).items():
             flat: list[bytes] = totals or []
             read[number] = _seen(meta, mark, len(flat) // 2), flat
         return read
 
-    async def _read(self, partitions: Iterable[int], hour: int, ask: _Ask) -> dict[int, tuple[Any, Any, Any]]:
-        """Per partition meta, mark and what is asked of the totals, from one atomic call.
+    async def look_hours(self, partitions: Iterable[int], hours: Hours) -> dict[int, SeenHours]:
+        """As look, of many hours: for each that is kept, its mark and number of flow keys."""
+        seen = {}
+        for number, (meta, found, _) in (await self._read(partitions, partial(self._look_hours, hours=hours))).items():
+            flat: list[Any] = found or []
+            kept = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+            seen[number] = SeenHours(meta, {int(hour): (decode_hour(mark), rows) for hour, mark, rows in kept})
+        return seen
+
+    async def _read(self, partitions: Iterable[int], ask: _Ask) -> dict[int, tuple[Any, Any, Any]]:
+        """Per partition meta, and twice what is asked for, from one atomic call.
 
         The keys hold the incarnation that only the meta knows: it is guessed from the last read, and read
         again where the meta in the same call shows another, or where nothing was known. Partitions that
@@ -96,18 +148,16 @@ class Store:
         result: dict[int, tuple[Any, Any, Any]] = {}
         left = set(partitions) | self._incarnations.keys()
         for _ in range(_TRIES):
-            left |= await self._read_once(left, hour, ask, result)
+            left |= await self._read_once(left, ask, result)
             left -= result.keys()
             if not left:
                 return result
         raise redis.RedisError("the view is being made again: its incarnations change while they are read")
 
-    async def _read_once(
-        self, numbers: Iterable[int], hour: int, ask: _Ask, result: dict[int, tuple[Any, Any, Any]]
-    ) -> set[int]:
+    async def _read_once(self, numbers: Iterable[int], ask: _Ask, result: dict[int, tuple[Any, Any, Any]]) -> set[int]:
         """Add to result the partitions whose guessed incarnation was right. The partitions of the view."""
         guesses = {number: self._incarnations.get(number) for number in numbers}
-        members, replies = await ask(guesses, hour)
+        members, replies = await ask(guesses)
         for (number, incarnation), (raw, mark, totals) in zip(guesses.items(), replies, strict=True):
             meta = _meta(raw)
             if meta is None or meta.incarnation == incarnation:
@@ -135,6 +185,24 @@ class Store:
                 members, *parts = await self._connections.redis.execute_command("EVALSHA", _LOOK_SHA, *arguments)
             except redis.exceptions.NoScriptError:
                 members, *parts = await self._connections.redis.execute_command("EVAL", _LOOK, *arguments)
+        found = dict(zip([*known, *unknown], parts, strict=True))
+        return members, [found[number] for number in guesses]
+
+    async def _look_hours(self, guesses: Mapping[int, str | None], hours: Hours) -> _Replies:
+        """As _look, with what is kept of many hours: hour, mark, number of totals, hour, ..."""
+        view = self._view
+        known = {number: incarnation for number, incarnation in guesses.items() if incarnation is not None}
+        unknown = guesses.keys() - known.keys()
+        keys, prefixes = [partitions_key(view)], []
+        for number, incarnation in known.items():
+            keys += [meta_key(view, number), hours_key(view, number, incarnation)]
+            prefixes.append(totals_key(view, number, incarnation, 0)[:-1])
+        keys += [meta_key(view, number) for number in unknown]
+        bounds = [bound for ends in hours.ranges for bound in ends]
+        async with self._connections.turn:
+            members, *parts = await self._connections.redis.execute_command(
+                "EVAL", _LOOK_HOURS, len(keys), *keys, len(known), len(hours.ranges), *bounds, *prefixes
+            )
         found = dict(zip([*known, *unknown], parts, strict=True))
         return members, [found[number] for number in guesses]
 

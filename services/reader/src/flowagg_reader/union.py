@@ -47,7 +47,22 @@ EMPTY: Final = Body((b"[]",), 2, 0)
 def render(
     hour: int, partitions: Sequence[list[bytes]], visible: Callable[[str], bool] | None = None
 ) -> Generator[None, None, Body]:
-    """The body of an hour: one row per flow key, sorted by (src_app, dest_app, vpc_id) by code point.
+    """The body of an hour: one row per flow key. Arguments and errors as of sorted_lines."""
+    lines = yield from sorted_lines(partitions, visible)
+    if not lines:
+        return EMPTY
+    chunks = []
+    for start in range(0, len(lines), _CHUNK_ROWS):
+        chunks.append(_chunk(hour, lines[start : start + _CHUNK_ROWS], b"[" if start == 0 else b","))
+        yield
+    chunks[-1] += b"]"
+    return Body(tuple(chunks), sum(map(len, chunks)), len(lines))
+
+
+def sorted_lines(
+    partitions: Sequence[list[bytes]], visible: Callable[[str], bool] | None = None
+) -> Generator[None, None, list[str]]:
+    """A line per flow key, sorted by (src_app, dest_app, vpc_id) by code point.
 
     partitions: each a list of field, totals, field, totals, ..., which is emptied on the way. visible: tells
     by vpc_id which rows are shown; None: all. Yields every one or two milliseconds of work (merging the
@@ -64,15 +79,7 @@ def render(
             runs.append(lines)
             yield
         flat.clear()
-    lines = yield from _merge(runs)
-    if not lines:
-        return EMPTY
-    chunks = []
-    for start in range(0, len(lines), _CHUNK_ROWS):
-        chunks.append(_chunk(hour, lines[start : start + _CHUNK_ROWS], b"[" if start == 0 else b","))
-        yield
-    chunks[-1] += b"]"
-    return Body(tuple(chunks), sum(map(len, chunks)), len(lines))
+    return (yield from _merge(runs))
 
 
 def _disjoint(partitions: Sequence[list[bytes]]) -> Generator[None, None, Sequence[list[bytes]]]:
