@@ -58,13 +58,19 @@ run: .venv/.synced ## Run the whole system here and post the sample (PORT=8080; 
 test: .venv/.synced ## Run the tests, on a real Kafka and a real Redis that they start themselves
 	@$(PYTHON) -m flowagg_stack provision
 	@$(PYTHON) -m flowagg_cluster build helm
-	@$(PYTHON) -m pytest -m 'not cluster and not e2e and not operations' $(WORKERS_ARGS) $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -m 'not cluster and not e2e and not operations and not page' $(WORKERS_ARGS) $(PYTEST_ARGS)
 
 .PHONY: test-operations
 test-operations: .venv/.synced ## Run the tests of backups, views, dead letters, repairs, retention, TLS and tokens, and of the model of Kafka
 	@$(PYTHON) -m flowagg_stack provision
 	@$(PYTHON) -m flowagg_cluster build versitygw
 	@$(PYTHON) -m pytest tests/integration -m operations $(WORKERS_ARGS) $(PYTEST_ARGS)
+
+.PHONY: test-page
+test-page: .venv/.synced ## Try the page at /ui in a headless Chromium (SHOTS=docs/assets keeps its pictures there)
+	@uv=$$(./dev/find-uv.sh) && "$$uv" sync --frozen --quiet --group browser
+	@$(PYTHON) -m flowagg_stack provision
+	@$(if $(SHOTS),FLOWAGG_TESTS_SHOTS=$(abspath $(SHOTS))) $(PYTHON) -m pytest tests/page -m page $(PYTEST_ARGS)
 
 .PHONY: test-cluster
 test-cluster: .venv/.synced ## Run the tests on three Kafka brokers, a Redis Sentinel set and a Kubernetes API server

@@ -1,5 +1,7 @@
 """Paths and methods."""
 
+import re
+
 import httpx
 import pytest
 from flowagg_stack.services import Service
@@ -93,6 +95,16 @@ def test_the_api_is_described(client: httpx.Client) -> None:
     description = reply.json()
     assert description["openapi"].startswith("3.")
     assert {"get", "post"} <= description["paths"]["/flows"].keys()
+
+
+def test_there_is_a_page_to_look_at_flows(client: httpx.Client) -> None:
+    reply = client.get("/ui", follow_redirects=True)
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert reply.url.path.endswith("/ui/")
+    files = re.findall(r'(?:src|href)="([a-z]+\.[a-z]+)"', reply.text)
+    assert files
+    for name in files:
+        assert client.get(f"/ui/{name}").status_code == 200
 
 
 def test_the_api_has_a_page(client: httpx.Client) -> None:

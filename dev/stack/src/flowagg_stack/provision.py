@@ -28,6 +28,7 @@ _PACKAGES: Final = {
     "promtool": ("prometheus", "prometheus"),
     "nginx": ("nginx-light", "nginx"),
     "faketime": ("faketime", "libfaketime"),
+    "chromium": ("chromium", "--cask chromium"),
 }
 """program -> its package for apt and for brew"""
 
@@ -58,6 +59,13 @@ def provision_wrk(say: Callable[[str], None]) -> None:
     """Bring wrk, which the benchmarks over HTTP need and nothing else. Raises Missing."""
     if _find("wrk") is None:
         _install(["wrk"], say)
+
+
+def provision_chromium(say: Callable[[str], None]) -> str:
+    """Bring Chromium, with which the page is tried; its path. Raises Missing."""
+    if _find("chromium") is None:
+        _install(["chromium"], say)
+    return _found("chromium")
 
 
 def provision_faketime(say: Callable[[str], None]) -> None:
