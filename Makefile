@@ -33,7 +33,7 @@ BENCH_AUTOSCALING_FILES := --plot docs/assets/autoscaling.png --markdown docs/as
   --json benchmarks/results/autoscaling.json
 
 # The others are scripts of one folder.
-BENCHMARKS_AS_PACKAGES := benchmarks/autoscaling benchmarks/guard.py benchmarks/peers benchmarks/profiles.py \
+BENCHMARKS_AS_PACKAGES := benchmarks/autoscaling benchmarks/commands.py benchmarks/guard.py benchmarks/peers benchmarks/profiles.py \
   tests/unit/benchmarks_autoscaling tests/unit/benchmarks_guard tests/unit/benchmarks_peers
 
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
@@ -106,7 +106,7 @@ soak: .venv/.synced ## Load with faults for MINUTES=30: memory, files, connectio
 check: .venv/.synced ## Format, lint, types, import contracts, lock and docs drift
 	@.venv/bin/ruff format --check --quiet . || { echo "make format mends the formatting"; exit 1; }
 	@.venv/bin/ruff check --quiet .
-	@.venv/bin/mypy --no-error-summary libs services operator/src cli/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests benchmarks tests --exclude 'benchmarks.(autoscaling|guard|peers|profiles)'
+	@.venv/bin/mypy --no-error-summary libs services operator/src cli/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests benchmarks tests --exclude 'benchmarks.(autoscaling|commands|guard|peers|profiles)'
 	@.venv/bin/mypy --no-error-summary --explicit-package-bases $(BENCHMARKS_AS_PACKAGES)
 	@.venv/bin/lint-imports --no-cache > .venv/imports.txt || { cat .venv/imports.txt; exit 1; }
 	@uv=$$(./dev/find-uv.sh) && "$$uv" lock --check --quiet
@@ -152,6 +152,10 @@ bench-failover: .venv/.synced ## Kill the Redis master ROUNDS times and time unt
 bench: ## Measure the writer, the reader and freshness over HTTP: all of the three below, with 5,000 pairs
 	@failed=0; for one in bench-writer bench-reader "bench-fresh PAIRS=5000 FAILOVERS=2"; do \
 	  echo "== make $$one"; $(MAKE) --no-print-directory $$one || failed=1; done; exit $$failed
+
+.PHONY: bench-post
+bench-post: .venv/.synced ## Kill flowagg post ROUNDS times over, measure it, and time queries of a large hour
+	@$(PYTHON) -m benchmarks.commands --rounds $(ROUNDS)
 
 .PHONY: bench-writer
 bench-writer: .venv/.synced ## Measure POSTs on one core beside a bare produce loop (SECONDS=10 each)

@@ -90,7 +90,7 @@ def test_a_group_without_members_does_not(state: str) -> None:
 
 
 def test_the_settings_that_are_left_aside_are_those_of_consumers_alone() -> None:
-    of_others = ConsumerSettings.model_fields.keys() | DeadLetterSettings.model_fields.keys()
+    of_others = ConsumerSettings.model_fields.keys() | DeadLetterSettings.model_fields.keys() | {"url", "token_file"}
     assert set(OF_CONSUMERS) == of_others - ViewSettings.model_fields.keys()
 
 

@@ -1,6 +1,7 @@
 """flowagg: the command."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -10,7 +11,7 @@ from flowagg.errors import FlowaggError
 from flowagg.settings import InvalidSettings
 from flowagg.view import DamagedView
 
-from flowagg_cli import dead_letters, views
+from flowagg_cli import completion, dead_letters, post, queries, views, vpc_flow_logs
 from flowagg_cli.errors import DAMAGED, FAILED, USAGE, CommandError
 
 Command = Callable[[argparse.Namespace], int]
@@ -19,11 +20,20 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one subcommand, and exit with its code."""
-    parser = argparse.ArgumentParser(prog="flowagg", description="Looks after FlowAggregator's views and dead letters.")
+    parser = argparse.ArgumentParser(
+        prog="flowagg",
+        description="Sends flows to FlowAggregator, asks it for totals, and looks after its views and dead letters.",
+        epilog="post, get, top, watch, hours, lag and import need the system's address alone (--url, or FLOWAGG_URL); "
+        "views and dead-letters need Kafka and Redis, by the same settings as the services.",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('flowagg-cli')}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    post.register(subparsers)
+    queries.register(subparsers)
+    vpc_flow_logs.register(subparsers)
     views.register(subparsers)
     dead_letters.register(subparsers)
+    completion.register(subparsers, parser)
     given = parser.parse_args(arguments)
     command: Command = given.run
     try:
@@ -34,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _told(str(error), error.exit_code)
     except DamagedView as error:
         code = _told(str(error), DAMAGED)
+    except BrokenPipeError:  # who reads has seen enough: `flowagg get | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except (FlowaggError, KafkaException) as error:
         code = _told(str(error), FAILED)
     except KeyboardInterrupt:

@@ -32,6 +32,8 @@ OF_CONSUMERS: Final = frozenset(
         "session_timeout_seconds",
         "silence_seconds",
         "stuck_seconds",
+        "token_file",
+        "url",
     }
 )
 """The consumer's own settings and other commands': a Job gets the environment of a consumer, and a person has one

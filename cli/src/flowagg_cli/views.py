@@ -164,7 +164,7 @@ def _list(given: argparse.Namespace, settings: ViewSettings) -> int:
     found = listing.rows(listing.find_views(settings), ends)
     _print(given, {"views": found, "kafka": ends.trouble or "ok"}, listing.table(found))
     if ends.trouble:
-        print(f"flowagg: no lag is shown: {ends.trouble}", file=sys.stderr)  # noqa: T201
+        print(f"flowagg: no lag is shown: {ends.trouble}", file=sys.stderr)
     return 0
 
 
@@ -249,7 +249,7 @@ def _told(restored: backup.Restored) -> str:
 def _print(given: argparse.Namespace, document: Any, text: str) -> None:
     if given.json:
         text = msgspec.json.format(msgspec.json.encode(document)).decode()
-    print(text)  # noqa: T201 - what the command is for
+    print(text)
 
 
 def _pairs(numbers: Mapping[int, int]) -> str:
