@@ -59,10 +59,10 @@ def add_posting(parser: argparse.ArgumentParser) -> None:
     """Add the options of whatever posts."""
     add_address(parser)
     parser.add_argument(
-        "--batch", type=_batch, default=10_000, metavar="N", help="flows a POST, at most 100000 (default: 10000)"
+        "--batch", type=_batch, default=20_000, metavar="N", help="flows a POST, at most 100000 (default: 20000)"
     )
     parser.add_argument(
-        "--connections", type=_connections, default=4, metavar="N", help="POSTs at a time, at most 64 (default: 4)"
+        "--connections", type=_connections, default=2, metavar="N", help="POSTs at a time, at most 64 (default: 2)"
     )
     parser.add_argument("--gzip", action="store_true", help="send bodies by gzip: a tenth of the bytes, more CPU time")
     parser.add_argument(

@@ -111,6 +111,7 @@ class _Stack:
             "Go on with:",
             f"  {post} '{flow}'",
             f"  curl '{self.url}/flows?hour=9'",
+            f"  {self.url}/ui    # a page to look at them",
             *(f"  curl {service.url}/metrics    # {service.name}; also /readyz, /livez" for service in self._services),
             "",
             "Ctrl-C ends all of it.",

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from flowagg_reader.union import sorted_lines
+from flowagg_reader.union import columns, disjoint
 
 Array = np.ndarray[Any, Any]
 
@@ -49,20 +49,25 @@ def tabulate(
     partitions: Sequence[list[bytes]],
     visible: Callable[[str], bool] | None = None,
 ) -> Generator[None, None, Table]:
-    """The table of an hour, from what its partitions hold: see union.render. Raises DamagedView."""
-    lines = yield from sorted_lines(partitions, visible)
+    """The table of an hour, from what its partitions hold: see union.sorted_lines. Raises DamagedView.
+
+    Rows are sorted by their codes, once the names have their ranks: a small part of what sorting them as text takes.
+    """
     known: tuple[_Codes, _Codes, _Codes] = (_Codes(), _Codes(), _Codes())
     codes: tuple[list[int], list[int], list[int]] = ([], [], [])
     tx: list[int] = []
     rx: list[int] = []
-    for start in range(0, len(lines), _SLICE_ROWS):
-        cells = _cells(lines[start : start + _SLICE_ROWS])
-        for place, (into, of) in enumerate(zip(codes, known, strict=True)):
-            into.extend(map(of.__getitem__, cells[place::5]))
-        tx.extend(map(int, cells[3::5]))
-        rx.extend(map(int, cells[4::5]))
-        yield
-    names, ranked = [], []
+    for flat in (yield from disjoint(partitions)):
+        for start in range(0, len(flat), 2 * _SLICE_ROWS):
+            cells, totals = columns(flat[start : start + 2 * _SLICE_ROWS])
+            for place, (into, of) in enumerate(zip(codes, known, strict=True)):
+                into.extend(map(of.__getitem__, cells[place::3]))
+            tx.extend(totals[::2])
+            rx.extend(totals[1::2])
+            yield
+        flat.clear()
+    names: list[list[str]] = []
+    ranked: list[Array] = []
     for into, of in zip(codes, known, strict=True):
         listed = sorted(of)
         ranks = np.empty(len(listed), np.int32)
@@ -70,16 +75,28 @@ def tabulate(
         names.append(listed)
         ranked.append(ranks[np.array(into, np.int32)])
         yield
+    order = np.lexsort(ranked[::-1])
+    if visible is not None:
+        seen = np.fromiter(map(visible, names[2]), bool, len(names[2]))
+        order = order[seen[ranked[2][order]]]
+    yield
+    sent, received = numbers(tx)[order], numbers(rx)[order]
+    found = [column[order] for column in ranked]
+    if visible is not None:
+        names, found = _without_unused(names, found)
     characters = sum(len(name) for listed in names for name in listed)
-    size = 28 * len(lines) + _NAME_BYTES * sum(map(len, names)) + 2 * characters
-    return Table(
-        (names[0], names[1], names[2]),
-        (ranked[0], ranked[1], ranked[2]),
-        numbers(tx),
-        numbers(rx),
-        len(lines),
-        size,
-    )
+    size = 28 * len(order) + _NAME_BYTES * sum(map(len, names)) + 2 * characters
+    return Table((names[0], names[1], names[2]), (found[0], found[1], found[2]), sent, received, len(order), size)
+
+
+def _without_unused(names: list[list[str]], codes: list[Array]) -> tuple[list[list[str]], list[Array]]:
+    """Without names of rows that are not shown: nothing is completed by them, and no memory is counted for them."""
+    kept_names, kept_codes = [], []
+    for listed, column in zip(names, codes, strict=True):
+        used, inverse = np.unique(column, return_inverse=True)
+        kept_names.append([listed[code] for code in used.tolist()])
+        kept_codes.append(inverse.astype(np.int32))
+    return kept_names, kept_codes
 
 
 def numbers(values: list[int]) -> Array:
@@ -87,14 +104,6 @@ def numbers(values: list[int]) -> Array:
     if values and max(values) >= _SMALL:
         return np.array(values, dtype=object)
     return np.array(values, dtype=np.int64)
-
-
-def _cells(lines: list[str]) -> list[str]:
-    """Five a line: three names, two totals."""
-    text = "\n".join(lines)
-    for separator in "\1\2\3\4":
-        text = text.replace(separator, "\n")
-    return text.split("\n")
 
 
 class _Codes(dict[str, int]):

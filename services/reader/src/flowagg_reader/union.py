@@ -70,7 +70,7 @@ def sorted_lines(
     in between: its totals are added. Raises DamagedView.
     """
     runs = []
-    for flat in (yield from _disjoint(partitions)):
+    for flat in (yield from disjoint(partitions)):
         for start in range(0, len(flat), 2 * _SLICE_ROWS):
             lines = _lines(flat[start : start + 2 * _SLICE_ROWS])
             if visible is not None:
@@ -82,7 +82,7 @@ def sorted_lines(
     return (yield from _merge(runs))
 
 
-def _disjoint(partitions: Sequence[list[bytes]]) -> Generator[None, None, Sequence[list[bytes]]]:
+def disjoint(partitions: Sequence[list[bytes]]) -> Generator[None, None, Sequence[list[bytes]]]:
     """The partitions, or where two share a field, one list with its totals added."""
     held = [flat for flat in partitions if flat]
     seen: set[bytes] = set()
@@ -116,8 +116,35 @@ def _lines(flat: list[bytes]) -> list[str]:
     return _splice(fields, values) or _lines_one_by_one(fields, values)
 
 
+def columns(flat: list[bytes]) -> tuple[list[str], list[int]]:
+    """Fields and totals as src_app, dest_app, vpc_id, src_app, ... and bytes_tx, bytes_rx, bytes_tx, ...
+
+    Raises DamagedView.
+    """
+    fields, raw = flat[::2], flat[1::2]
+    totals = list(map(int, _checked(raw).split()))
+    joined = _joined_if_plain(fields)
+    if joined is not None:
+        try:
+            names = joined[2:-2].decode().replace('"]\n["', "\1").replace('","', "\1").split("\1")
+        except UnicodeDecodeError:
+            pass
+        else:
+            if len(names) == 3 * len(fields):
+                return names, totals
+    return [name for field in fields for name in _decoded(field)], totals
+
+
 def _values(raw: list[bytes]) -> list[bytes]:
-    """`100 300` as `100<4>300`. All are checked at once: pairs of decimal numbers without leading zeros."""
+    """`100 300` as `100<4>300`. Raises DamagedView."""
+    return _checked(raw)[1:-1].replace(b" ", b"\4").split(b"\n")
+
+
+def _checked(raw: list[bytes]) -> bytes:
+    """Totals, one a line. All are checked at once: pairs of decimal numbers without leading zeros.
+
+    Raises DamagedView.
+    """
     joined = b"\n%b\n" % b"\n".join(raw)
     sound = (
         joined.translate(None, _DIGITS) == b"\n" + len(raw) * b" \n"
@@ -129,11 +156,11 @@ def _values(raw: list[bytes]) -> list[bytes]:
     if not sound:
         damaged = next(value for value in raw if _TOTALS.fullmatch(value) is None)
         raise DamagedView(f"totals in Redis are damaged: {damaged[:80]!r}")
-    return joined[1:-1].replace(b" ", b"\4").split(b"\n")
+    return joined
 
 
-def _splice(fields: list[bytes], values: list[bytes]) -> list[str] | None:
-    """The lines, by splicing; None where a field is not plainly three strings without escapes.
+def _joined_if_plain(fields: list[bytes]) -> bytes | None:
+    """Fields, one a line; None where one is not plainly three strings without escapes.
 
     Every field begins and ends as it should, and there are six quotes a field in all. Each then has at least
     two separators, so at least six quotes: so exactly two and six, and no quote stands within a name.
@@ -148,8 +175,14 @@ def _splice(fields: list[bytes], values: list[bytes]) -> list[str] | None:
         and joined.count(b'"') == 6 * count
         and len(joined.translate(None, _CONTROLS)) == len(joined) - (count - 1)
     )
-    if not plain:
+    return joined if plain else None
+
+
+def _splice(fields: list[bytes], values: list[bytes]) -> list[str] | None:
+    """The lines, by splicing; None where a field is not plainly three strings without escapes."""
+    if _joined_if_plain(fields) is None:
         return None
+    count = len(fields)
     mixed = [b""] * (2 * count)
     mixed[::2], mixed[1::2] = fields, values
     try:
@@ -166,11 +199,15 @@ def _splice(fields: list[bytes], values: list[bytes]) -> list[str] | None:
 def _lines_one_by_one(fields: list[bytes], values: list[bytes]) -> list[str]:
     lines = []
     for field, value in zip(fields, values, strict=True):
-        names = decode_field(field)
-        if _encode(names) != field or any(map(_CONTROL.search, names)):
-            raise DamagedView(f"a field of the totals in Redis is damaged: {field[:80]!r}")
-        lines.append("{}\1{}\2{}\3{}".format(*names, value.decode("ascii")))
+        lines.append("{}\1{}\2{}\3{}".format(*_decoded(field), value.decode("ascii")))
     return lines
+
+
+def _decoded(field: bytes) -> tuple[str, str, str]:
+    names = decode_field(field)
+    if _encode(names) != field or any(map(_CONTROL.search, names)):
+        raise DamagedView(f"a field of the totals in Redis is damaged: {field[:80]!r}")
+    return names
 
 
 class _Seen(dict[str, bool]):
