@@ -3,7 +3,8 @@
     make bench-post [ROUNDS=20]
 
 A real Kafka and Redis, a writer, two consumers and a reader, all on this machine with the command itself. First files
-of NDJSON, 600,000 flows to warm up and 3 million that count, from nothing to acknowledged, while consumers apply them. Then rounds: a file of its own, in hours of its own, whose
+of NDJSON, 600,000 flows to warm up and 3 million that count, from nothing to acknowledged, while consumers apply
+them. Then rounds: a file of its own, in hours of its own, whose
 command is killed (-9, SIGTERM, SIGINT) at random points and begun again until it ends well; the totals of its hours
 must be the true ones. Last, an hour of 200,000 flow keys is asked for its top 10 and for pages, cold (the hour has
 changed since) and warm.

@@ -87,7 +87,7 @@ def system() -> Iterator[System]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     found.url = f"http://127.0.0.1:{server.server_port}"
     yield found
@@ -120,7 +120,7 @@ def written(path: Path, made: list[dict[str, Any]], form: str) -> Path:
     if form == "json":
         text = json.dumps(made)
     elif form == "ndjson":
-        text = "\n\n".join(json.dumps(one) for one in made)
+        text = "\n".join(json.dumps(one) for one in made)
     else:
         out = io.StringIO(newline="")
         writer = csv.DictWriter(out, ["note", *reversed(FIELDS)])
@@ -300,7 +300,8 @@ def test_a_file_that_has_grown_behind_its_last_batch_is_refused(
 def test_what_the_system_refuses_is_told_with_the_line(
     system: System, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    path = written(tmp_path / "f.ndjson", flows(10), "ndjson")
+    path = tmp_path / "f.ndjson"
+    path.write_text("\n \n".join(json.dumps(one) for one in flows(10)))
     system.fails = [403]
     code, _, error = run(capsys, "post", str(path), "--url", system.url)
     assert code == 1

@@ -52,7 +52,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
         def log_message(self, *_: Any) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     found.url = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setenv("FLOWAGG_URL", found.url)
