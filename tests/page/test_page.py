@@ -184,7 +184,10 @@ def test_an_hour_and_a_talker_are_a_click_away(open_page: Open) -> None:
     name = page.inner_text("#top li button >> nth=0")
     page.click("#top li button >> nth=0")
     page.wait_for_function("name => document.getElementById('src_app').value === name", arg=name)
-    wait_rows(page, "")
+    page.wait_for_function(
+        "name => [...document.querySelectorAll('#rows tbody tr')].every(row => row.cells[0].textContent === name)",
+        arg=name,
+    )
     assert {row[0] for row in rows(page)} == {name}
 
 
@@ -315,7 +318,7 @@ def test_a_token_is_asked_for_where_there_are_tokens(
 
 def test_pictures_for_the_docs(open_page: Open, shots: Path | None) -> None:
     """Taken every time; kept where that is asked for."""
-    page = open_page(f"?hour={DAY + 10}")
+    page = open_page(f"?hour={DAY + 10}&vpc_id=vpc-1")
     page.wait_for_selector("#matrix tbody tr")
     light = page.screenshot()
     page.select_option("#theme", "dark")

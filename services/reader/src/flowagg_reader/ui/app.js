@@ -150,8 +150,8 @@ function element(name, properties = {}, ...children) {
 
 const nothing = () => element("p", { className: "nothing" }, "Nothing here.");
 
-function showHours(rows, kept) {
-  at("hours-title").textContent = rows.length < kept ? `Traffic by hour, the last ${rows.length.toLocaleString()} of ${kept.toLocaleString()}` : "Traffic by hour";
+function showHours(rows, asked, kept) {
+  at("hours-title").textContent = asked < kept ? `Traffic by hour, the last ${asked.toLocaleString()} of ${kept.toLocaleString()}` : "Traffic by hour";
   const by = measure();
   const most = rows.reduce((largest, one) => (one[by] > largest ? one[by] : largest), 0n);
   const chosen = form.hour.value;
@@ -323,7 +323,7 @@ async function load(signal) {
   const found = [kept, hours, top, sources, destinations, rows, cells];
   const asked = JSON.stringify([filters(), by, fields, state.order, state.rows]);
   if (asked !== shownFor || found.some((answer) => answer.changed)) {
-    showHours(hours.rows, kept.rows.length);
+    showHours(hours.rows, chart.length, kept.rows.length);
     showTop(top.rows, fields);
     showMatrix(matrix.from, matrix.to, cells.rows);
     showRows(rows.rows);

@@ -1,0 +1,33 @@
+"""How much memory the C library holds beside what is in use.
+
+glibc gives threads heaps ("arenas") of their own, eight a core, and each keeps what it once had. A service has one thread
+that works and dozens that librdkafka begins and ends with each client: after a broker's stall a reader's memory had
+grown by 0.22 MiB, again and again; with two arenas by a fourth of that, and a consumer's not at all.
+"""
+
+import ctypes
+import logging
+import os
+import sys
+from typing import Final
+
+_log = logging.getLogger(__name__)
+
+VARIABLE: Final = "MALLOC_ARENA_MAX"
+ARENAS: Final = 2
+_M_ARENA_MAX: Final = -8
+"""Of mallopt(3)."""
+
+
+def bound_arenas() -> bool:
+    """Have glibc make no more arenas; whether it will. Whoever has set MALLOC_ARENA_MAX has chosen already.
+
+    To be called before threads begin. Other C libraries have no such thing, and need none.
+    """
+    if not sys.platform.startswith("linux") or VARIABLE in os.environ:
+        return False
+    try:
+        return bool(ctypes.CDLL(None).mallopt(_M_ARENA_MAX, ARENAS))
+    except (OSError, AttributeError):
+        _log.debug("this C library has no arenas to bound")
+        return False
