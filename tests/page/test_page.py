@@ -322,6 +322,7 @@ def test_pictures_for_the_docs(open_page: Open, shots: Path | None) -> None:
     page.wait_for_selector("#matrix tbody tr")
     light = page.screenshot()
     page.select_option("#theme", "dark")
+    page.fill("#vpc_id", "")
     page.fill("#src_app", "payments")
     page.press("#src_app", "Enter")
     page.wait_for_function("() => document.querySelectorAll('#matrix tbody tr').length === 1")

@@ -1,8 +1,8 @@
 """How much memory the C library holds beside what is in use.
 
-glibc gives threads heaps ("arenas") of their own, eight a core, and each keeps what it once had. A service has one thread
-that works and dozens that librdkafka begins and ends with each client: after a broker's stall a reader's memory had
-grown by 0.22 MiB, again and again; with two arenas by a fourth of that, and a consumer's not at all.
+glibc gives threads heaps ("arenas") of their own, eight a core, and each keeps what it once had. A service has one
+thread that works and dozens that librdkafka begins and ends with each client: after a broker's stall a reader's memory
+had grown by 0.22 MiB, again and again; with two arenas by a fourth of that, and a consumer's not at all.
 """
 
 import ctypes
