@@ -23,6 +23,7 @@ from confluent_kafka.admin import (
 )
 
 from flowagg.errors import FlowaggError
+from flowagg.memory import give_back
 from flowagg.settings import KafkaSettings
 
 _T = TypeVar("_T")
@@ -319,9 +320,14 @@ def _end(clients: list[AdminClient]) -> None:
     if not clients:
         return
     try:
-        threading.Thread(target=clients.clear, name="kafka-old-client", daemon=True).start()
+        threading.Thread(target=_drop, args=(clients,), name="kafka-old-client", daemon=True).start()
     except RuntimeError:  # this process ends, and takes them with it
         _ENDED.extend(clients)
+
+
+def _drop(clients: list[AdminClient]) -> None:
+    clients.clear()
+    give_back()
 
 
 def admin_properties(settings: KafkaSettings, service: str) -> dict[str, Any]:
