@@ -27,7 +27,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowagg.exchange import Endpoint
 from flowagg.http_guard import CONNECTIONS, SPARE_CONNECTIONS, Guard, Limits, Phase, guard
-from flowagg.memory import bound_arenas
 from flowagg.settings import HttpSettings, InvalidSettings, Settings, describe
 from flowagg.telemetry import configure_logging
 
@@ -66,7 +65,6 @@ def start(service: str, settings_class: type[_S], summary: str, arguments: Seque
             + str(error).replace("\n", "\n  ")
             + f"\nAll settings: {distribution} --help"
         )
-    bound_arenas()
     configure_logging(service, settings.log_level)
     _log.info("starting", extra={"version": version(distribution), "settings": settings.public()})
     return settings

@@ -1,1 +1,5 @@
 """The reader: Redis -> GET, by default no older than the last acknowledged POST."""
+
+from flowagg.memory import bound_arenas
+
+bound_arenas()  # before anything that is imported further on begins a thread
