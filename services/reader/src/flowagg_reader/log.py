@@ -10,6 +10,7 @@ from flowagg.kafka import (
     LookUps,
     Topic,
     TopicMissing,
+    awaited,
     describe_topic,
     end_offsets,
     known_offset,
@@ -78,9 +79,9 @@ class Log:
 
     async def _describe(self, client: AdminClient) -> Topic:
         described = describe_topic(client, self._topic_name, self._timeout_seconds)
-        return topic_of(await asyncio.wrap_future(described))
+        return topic_of(await awaited(described))
 
     async def _ends(self, client: AdminClient, partitions: frozenset[int]) -> dict[int, Any]:
         futures = end_offsets(client, self._topic_name, partitions, self._timeout_seconds)
-        results: list[Any] = await asyncio.gather(*(asyncio.wrap_future(future) for future in futures.values()))
+        results: list[Any] = await asyncio.gather(*(awaited(future) for future in futures.values()))
         return dict(zip(futures, map(known_offset, results), strict=True))
