@@ -138,7 +138,7 @@ def test_filters_narrow_everything_and_stand_in_the_address(open_page: Open) -> 
     assert page.input_value("#src_app") == "pay*"
     page.click("text=Clear")
     page.wait_for_function("() => document.querySelectorAll('#rows tbody .others').length === 1")
-    assert page.url.endswith("/ui/")
+    assert page.url.endswith("/ui/?hour=")
 
 
 def test_names_are_completed_from_what_there_is(open_page: Open) -> None:
@@ -197,6 +197,45 @@ def test_more_rows_come_by_a_button(open_page: Open) -> None:
     page.click("text=Show more")
     wait_rows(page, "1,000 rows")
     assert len(rows(page)) == 1001
+
+
+def test_all_rows_are_downloaded_page_by_page(open_page: Open, stack: Stack) -> None:
+    page = open_page(f"?hour={DAY}-")
+    wait_rows(page, "100 rows")
+    with page.expect_download() as download:
+        page.click("text=All rows as CSV")
+    text = download.value.path().read_text(encoding="utf-8")
+    query = {"hour": f"{DAY}-", "format": "csv"}
+    assert text.encode() == httpx.get(f"{stack.reader.url}/flows", params=query, timeout=30).content.replace(
+        b"\r\n", b"\n"
+    )
+
+
+def test_the_focus_stays_when_things_are_drawn_anew(open_page: Open, stack: Stack) -> None:
+    page = open_page("?hour=11-12")
+    wait_rows(page, "No flows match.")
+    post(stack, flow(11, "a", "b"))
+    page.select_option("#refresh", "2")
+    wait_rows(page, "1 rows")
+    page.focus("#hours button[aria-label^='Hour 11,']")
+    post(stack, flow(12, "a", "b"))
+    wait_rows(page, "2 rows")
+    assert page.evaluate("document.activeElement.dataset.key") == "11"
+
+
+def test_what_came_with_a_refresh_that_broke_off_is_drawn_by_the_next(
+    open_page: Open, context: "BrowserContext", stack: Stack
+) -> None:
+    page = open_page("?hour=13")
+    wait_rows(page, "No flows match.")
+    post(stack, flow(13, "late", "b"))
+    failing = re.compile(r"group_by=dest_app")
+    context.route(failing, lambda route: route.fulfill(status=503, json={"status": 503, "detail": "later"}))
+    page.click("text=Show")
+    page.wait_for_function("() => document.getElementById('trouble').textContent === 'later'")
+    context.unroute(failing)
+    page.click("text=Show")
+    wait_rows(page, "1 rows")
 
 
 def test_new_traffic_comes_by_itself_and_what_is_unchanged_is_not_sent_again(open_page: Open, stack: Stack) -> None:

@@ -272,22 +272,15 @@ def test_a_file_that_was_changed_where_it_was_posted_is_refused(
 def test_a_file_that_has_grown_behind_its_last_batch_is_refused(
     system: System, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Else its last batch would be cut longer than it was sent."""
+    """Else that batch, which may have been counted though the answer was lost, would be cut longer under its key."""
     path = written(tmp_path / "f.ndjson", flows(25), "ndjson")
     state = tmp_path / "state"
-    command = ["post", str(path), "--url", system.url, "--batch", "10", "--state", str(state), "--connections", "1"]
-    system.fails = [400]
+    command = ["post", str(path), "--url", system.url, "--state", str(state), "--patience", "0.1"]
+    system.fails = [0, *[503] * 1000]
     assert run(capsys, *command)[0] == 1
-    kept = json.loads(state.read_bytes())
-    assert not kept["ended"]
-    raw = path.read_bytes()
+    assert len(system.kept) == 1, "Kafka has it, and nobody knows"
     system.fails = []
-    with opened(str(path)) as file:
-        last = list(batches(str(path), file, "ndjson", 10))[-1]
-    assert last.last
-    state.write_text(
-        json.dumps(kept | {"done": 3, "flows": 25, "consumed": last.consumed, "digest": last.digest, "ended": True})
-    )
+    raw = path.read_bytes()
     path.write_bytes(raw + b"\n" + json.dumps(flows(1)[0]).encode())
     code, _, error = run(capsys, *command)
     assert code == 3
@@ -295,6 +288,70 @@ def test_a_file_that_has_grown_behind_its_last_batch_is_refused(
     path.write_bytes(raw)
     assert run(capsys, *command)[0] == 0
     assert not state.exists()
+    assert counted(system.flows()) == counted(flows(25))
+
+
+def test_files_that_are_through_count_once_though_a_later_one_breaks_off(
+    system: System, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    first = written(tmp_path / "a.ndjson", flows(30), "ndjson")
+    second = tmp_path / "b.ndjson"
+    good = json.dumps(flows(1, seed=9)[0])
+    second.write_text(good + "\n{}")
+    command = ["post", str(first), str(second), "--url", system.url]
+    assert run(capsys, *command)[0] == 1
+    second.write_text(good)
+    code, out, _ = run(capsys, *command)
+    assert code == 0
+    assert out.startswith("31 flows acknowledged")
+    assert counted(system.flows()) == counted([*flows(30), *flows(1, seed=9)])
+    assert sorted(tmp_path.iterdir()) == [first, second]
+
+
+def test_a_wrong_command_line_leaves_nothing_behind(
+    system: System, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "log").write_text(LOG)
+    command = ["import", "vpc-flow-logs", str(tmp_path / "log"), "--url", system.url]
+    assert run(capsys, *command)[0] == 2
+    assert run(capsys, *command, "--vpc-id", "v")[0] == 0
+
+
+def test_another_mapping_is_another_way(system: System, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(LOG)
+    (tmp_path / "apps.csv").write_text(APPS)
+    command = ["import", "vpc-flow-logs", str(tmp_path / "log"), "--apps", str(tmp_path / "apps.csv"), "--vpc-id", "v"]
+    command += ["--url", system.url, "--patience", "0.1"]
+    system.fails = [503] * 1000
+    assert run(capsys, *command)[0] == 1
+    (tmp_path / "apps.csv").write_text(APPS.replace("payments", "paid"))
+    system.fails = []
+    code, _, error = run(capsys, *command)
+    assert code == 3
+    assert "in another way" in error
+
+
+def test_names_of_csv_keep_their_blanks(system: System, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("src_app,hour,bytes_tx,bytes_rx,vpc_id,dest_app\r\n foo,1,2,3,v,bar \r\n\r\n")
+    assert run(capsys, "post", str(tmp_path / "f.csv"), "--url", system.url)[0] == 0
+    assert counted(system.flows()) == Counter([(" foo", "bar ", "v", 1, 2, 3)])
+
+
+def test_text_that_is_not_utf8_is_told_with_its_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    good = json.dumps(flows(1)[0]).encode()
+    (tmp_path / "f.ndjson").write_bytes(good + b"\n\n" + good[:-1] + b', "note": "\xff"}\n')
+    code, _, error = run(capsys, "post", str(tmp_path / "f.ndjson"), "--check")
+    assert code == 1
+    assert "line 3" in error
+
+
+def test_a_damaged_file_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    raw = bytearray(gzip.compress(b"\n".join(json.dumps(one).encode() for one in flows(500))))
+    for cut in (bytes(raw[:900]), bytes(raw[:600]) + b"\0" * 200 + bytes(raw[800:])):
+        (tmp_path / "f.ndjson.gz").write_bytes(cut)
+        code, _, error = run(capsys, "post", str(tmp_path / "f.ndjson.gz"), "--check")
+        assert code == 1, error
+        assert "Traceback" not in error
 
 
 def test_what_the_system_refuses_is_told_with_the_line(
@@ -322,6 +379,8 @@ def test_what_the_system_refuses_is_told_with_the_line(
         ["--state", "s", "--no-resume"],
         ["a.csv", "b.csv", "--state", "s"],
         ["--token-file", "none"],
+        ["-", "--state", "s"],
+        ["f.txt", "f.txt", "--format", "ndjson"],
     ],
 )
 def test_a_wrong_command_line_is_told(

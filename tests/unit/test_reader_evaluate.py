@@ -34,12 +34,14 @@ def table(flows: Iterable[Flow], visible: Any = None) -> Table:
     for (partition, name), (tx, rx) in sums.items():
         partitions[partition] += [name, b"%d %d" % (tx, rx)]
     steps = tabulate(0, partitions, visible)
+    reply = None
     while True:
         try:
-            next(steps)
+            step = steps.send(reply)
         except StopIteration as end:
             found: Table = end.value
             return found
+        reply = None if step is None else step()
 
 
 def tables(flows: Sequence[Flow]) -> list[tuple[int, Table]]:
@@ -222,6 +224,8 @@ def test_hours_are_ranges_apart_from_each_other(text: str, ranges: tuple[tuple[i
         [("hour", "1"), ("format", "csv"), ("format", "csv")],
         [("hour", "1"), ("src_app", "")],
         [("hour", "1"), ("src_app", "x" * 513)],
+        [("hour", "1"), ("src_app", "*\n*")],
+        [("hour", "1"), *(("src_app", f"*{n}*") for n in range(11))],
         [("hour", "1"), *(("src_app", f"{n}") for n in range(101))],
         [("src_app", "a")],
     ],

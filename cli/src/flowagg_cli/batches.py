@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import io
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def opened(name: str) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, gzip.GzipFile(fileobj=buffered))
         else:
             yield cast(BinaryIO, buffered)
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise CommandError(f"{name} cannot be read to its end: {error}") from error
     finally:
         if name != STDIN:
@@ -153,13 +154,13 @@ def lines_in_batches(
     for place, raw in enumerate(lines, first):
         digest.update(raw)
         consumed += len(raw)
-        line: bytes | None = raw.strip(_BLANKS)
-        if convert is not None and line:
+        line: bytes | None = raw.rstrip(b"\r\n")  # in CSV, blanks at the ends are a part of the names
+        if convert is not None and line and line.strip(_BLANKS):
             try:
                 line = convert(line)
             except ValueError as error:
                 raise BadRecord(f"{name}, line {place}: {error}") from None
-        if not line:
+        if not line or not line.strip(_BLANKS):
             continue
         kept.append(line)
         places.append(place)
@@ -175,9 +176,20 @@ def _check(name: str, body: bytes, places: Sequence[int]) -> None:
     try:
         decode_flow_lines(body)
     except InvalidFlow as error:
-        place = "" if error.index is None else f", line {places[error.index]}"
+        index = _index(body) if error.index is None else error.index
+        place = "" if index is None else f", line {places[index]}"
         field = "" if error.field is None else f"{error.field}: "
         raise BadRecord(f"{name}{place}: {field}{error.rule}") from None
+
+
+def _index(body: bytes) -> int | None:
+    """Of the first record that is at fault by itself, where it is not told: in text that is not UTF-8."""
+    for index, line in enumerate(line for line in body.split(b"\n") if line.strip(_BLANKS)):
+        try:
+            decode_flow_lines(line)
+        except InvalidFlow:
+            return index
+    return None
 
 
 def _of_array(name: str, file: BinaryIO, size: int) -> Iterator[Batch]:
@@ -188,10 +200,15 @@ def _of_array(name: str, file: BinaryIO, size: int) -> Iterator[Batch]:
     except InvalidFlow as error:
         raise BadRecord(f"{name}: {error}") from None
     digest = hashlib.sha256(raw).hexdigest()
-    for number, start in enumerate(range(0, len(flows), size)):
-        part = flows[start : start + size]
-        body = b"\n".join(map(msgspec.json.encode, part))
-        yield Batch(number, body, len(part), len(raw), digest, range(start + 1, start + 1 + len(part)))
+    number = start = held = 0
+    kept: list[bytes] = []
+    for place, flow in enumerate(flows, 1):
+        kept.append(msgspec.json.encode(flow))
+        held += len(kept[-1]) + 1
+        if len(kept) == size or held >= _BODY_BYTES or place == len(flows):
+            # All of the array was read for any of it, so all of it must stay.
+            yield Batch(number, b"\n".join(kept), len(kept), len(raw), digest, range(start + 1, place + 1), last=True)
+            number, start, held, kept = number + 1, place, 0, []
 
 
 def _csv_rows(name: str, header: bytes) -> Convert:

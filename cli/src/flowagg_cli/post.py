@@ -37,8 +37,6 @@ exit codes: 0 all is acknowledged; 1 the system cannot be reached or refuses; 2 
 it could miscount flows; 130 interrupted.
 """
 
-Cut = Callable[[BinaryIO], Iterator[Batch]]
-
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `post` to the command line."""
@@ -96,14 +94,25 @@ def post_files(
         raise WrongUsage("--state is for one file")
     if names.count(STDIN) > 1:
         raise WrongUsage("standard input can be read once")
+    if len(set(names)) < len(names):
+        raise WrongUsage("a file stands twice")
+    if given.state is not None and STDIN in names:
+        raise WrongUsage("standard input cannot be gone on with: leave --state out")
     began = time.monotonic()
     flows = 0
+    postings: list[_Posting] = []
     for name in names:
-        if given.check:
-            with opened(name) as file:
-                flows += sum(batch.flows for batch in cut(name, file, given.batch))
-        else:
-            flows += _Posting(given, name, form_of(name)).run(lambda file, size, name=name: cut(name, file, size))  # type: ignore[misc]
+        try:
+            if given.check:
+                with opened(name) as file:
+                    flows += sum(batch.flows for batch in cut(name, file, given.batch))
+            else:
+                postings.append(_Posting(given, name, form_of(name)))
+                flows += postings[-1].run(cut)
+        except OSError as error:
+            raise CommandError(f"{name}: {error.strerror or error}") from error
+    for posting in postings:  # not before all are through: the same command must know of each that is
+        posting.forget()
     seconds = time.monotonic() - began
     if given.json:
         print(msgspec.json.encode({"flows": flows, "seconds": round(seconds, 3), "checked": given.check}).decode())
@@ -127,12 +136,18 @@ class _Posting:
         self._stop = threading.Event()
         self._note = ""
 
-    def run(self, cut: "Callable[[BinaryIO, int], Iterator[Batch]]") -> int:
+    def forget(self) -> None:
+        """What was kept of how far it is goes."""
+        self._progress.remove()
+
+    def run(self, cut: Callable[[str, BinaryIO, int], Iterator[Batch]]) -> int:
         """Send all batches that are not acknowledged yet; the number of flows, those of runs before among them.
 
         Raises CommandError.
         """
         progress, given = self._progress, self._given
+        if progress.finished:
+            return progress.flows
         bar = Bar(self._name, _size(self._name))
         bar.before = progress.flows
         under_way: set[Future[None]] = set()
@@ -148,9 +163,11 @@ class _Posting:
 
         with ThreadPoolExecutor(given.connections, "post") as pool, opened(self._name) as file:
             try:
-                for batch in cut(file, progress.batch):
+                for batch in cut(self._name, file, progress.batch):
                     if not progress.is_done(batch.number):
                         wait_for(2 * given.connections - 1, file)
+                        with self._lock:
+                            progress.sending(batch)
                         under_way.add(pool.submit(self._send, batch))
                 wait_for(0, file)
             except BadRecord:
@@ -160,7 +177,7 @@ class _Posting:
                 self._stop.set()  # no further tries; what has been sent is waited for, and kept
                 raise
         bar.show(progress.flows, progress.consumed, last=True)
-        progress.remove()
+        progress.finish()
         return progress.flows
 
     def _send(self, batch: Batch) -> None:

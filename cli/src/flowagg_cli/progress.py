@@ -6,6 +6,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TextIO
@@ -30,6 +31,7 @@ class _Kept(msgspec.Struct, forbid_unknown_fields=True):
     consumed: int
     digest: str
     ended: bool
+    finished: bool
 
 
 @dataclass(slots=True)
@@ -37,8 +39,10 @@ class Progress:
     """run: names the batches' keys, and is drawn once a file. form: what the input is and how it is read.
 
     done: that many batches from the first on are acknowledged; more: others behind them. consumed, digest: of the
-    input up to the end of the last one that is acknowledged: there it must not change any more. ended: the one that
-    was cut by the input's end is among them, so the input must not grow either. path: where it is kept; None: nowhere.
+    input up to the end of the last batch that was handed over to be sent: there it must not change any more, as a
+    batch may have been counted though nobody heard of it. ended: the one that was cut by the input's end is among
+    those, so the input must not grow either. finished: all of it is acknowledged. path: where it is kept; None:
+    nowhere.
     """
 
     path: Path | None
@@ -52,40 +56,60 @@ class Progress:
     consumed: int = 0
     digest: str = ""
     ended: bool = False
-    resumed: bool = False
+    finished: bool = False
 
     def is_done(self, number: int) -> bool:
         """Whether a batch was acknowledged."""
         return number < self.done or number in self.more
 
+    def sending(self, batch: Batch) -> None:
+        """A batch is going to be sent. Raises Refused where that cannot be kept: then it must not be."""
+        self.ended = self.ended or batch.last
+        if batch.consumed > self.consumed:
+            self.consumed, self.digest = batch.consumed, batch.digest
+        try:
+            self.keep()
+        except OSError as error:
+            raise Refused(
+                f"how far the file is posted cannot be kept at {self.path}: {error.strerror}. Say where by --state, or "
+                "--no-resume to do without: then a run that breaks off cannot be gone on with"
+            ) from None
+
     def acknowledged(self, batch: Batch) -> None:
         """A batch was acknowledged."""
         self.more.add(batch.number)
         self.flows += batch.flows
-        self.ended = self.ended or batch.last
         while self.done in self.more:
             self.more.discard(self.done)
             self.done += 1
-        if batch.consumed > self.consumed:
-            self.consumed, self.digest = batch.consumed, batch.digest
-        self.keep()
+        with suppress(OSError):  # it is sent again under its key then
+            self.keep()
 
-    def keep(self, *, durably: bool = False) -> None:
-        """Write it. durably: so that it outlasts the machine; the run must, later states need not: what was
-        acknowledged since is sent again under the same keys."""
+    def finish(self) -> None:
+        """All of it is acknowledged."""
+        self.finished = True
+        if self.consumed:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write it, so that it outlasts the machine. Raises OSError."""
         if self.path is None:
             return
         kept = _Kept(
             self.run, self.url, self.form, self.batch, self.done, sorted(self.more), self.flows, self.consumed,
-            self.digest, self.ended,
+            self.digest, self.ended, self.finished,
         )  # fmt: skip
         new = self.path.with_name(self.path.name + ".new")
         with new.open("wb") as file:
             file.write(msgspec.json.encode(kept) + b"\n")
-            if durably:
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
         new.replace(self.path)
+        directory = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
     def remove(self) -> None:
         """Forget it: all is posted."""
@@ -96,18 +120,15 @@ class Progress:
 def begin(
     path: Path | None, url: str, form: str, batch: int, digest_of: "Callable[[int], tuple[str, bool] | None]"
 ) -> Progress:
-    """The progress to go on from, kept durably. digest_of: of the input's first bytes, and whether it has more.
-
-    Raises Refused.
-    """
+    """The progress to go on from. digest_of: of the input's first bytes, and whether it has more. Raises Refused."""
     if path is None:
         return Progress(None, url, form, batch)
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        progress = Progress(path, url, form, batch)
-        _keep_first(progress)
-        return progress
+        return Progress(path, url, form, batch)
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror}: how far the file was posted is not known") from None
     anew = f"To begin anew, and count what was posted a second time, remove {path}."
     try:
         kept = msgspec.json.decode(raw, type=_Kept)
@@ -116,24 +137,13 @@ def begin(
     if (kept.url, kept.form) != (url, form):
         was = json.dumps({"url": kept.url, "input": kept.form})
         raise Refused(f"the file was begun to be posted in another way: {was}. Go on in that way. {anew}")
-    if kept.consumed:
-        found = digest_of(kept.consumed)
-        if found is None or found[0] != kept.digest or (kept.ended and found[1]):
-            raise Refused(f"the file has changed in a part that was posted: going on could miscount flows. {anew}")
+    found = digest_of(kept.consumed)
+    if found is None or found[0] != kept.digest or (kept.ended and found[1]):
+        raise Refused(f"the file has changed in a part that was posted: going on could miscount flows. {anew}")
     return Progress(
         path, url, form, kept.batch, kept.run, kept.done, set(kept.more), kept.flows, kept.consumed, kept.digest,
-        kept.ended, True,
+        kept.ended, kept.finished,
     )  # fmt: skip
-
-
-def _keep_first(progress: Progress) -> None:
-    try:
-        progress.keep(durably=True)
-    except OSError as error:
-        raise Refused(
-            f"how far the file is posted cannot be kept at {progress.path}: {error.strerror}. Say where by --state, or "
-            "--no-resume to do without: then a run that breaks off cannot be gone on with"
-        ) from None
 
 
 class Bar:

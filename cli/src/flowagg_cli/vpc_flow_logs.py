@@ -8,6 +8,7 @@ the field flow-direction.
 
 import argparse
 import csv
+import hashlib
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -72,7 +73,8 @@ def _run(given: argparse.Namespace) -> int:
             return lines_in_batches(name, _with(first, file), size, convert)
         return lines_in_batches(name, file, size, converter(fields, app_of, given), first, 2)
 
-    options = {"apps": str(given.apps), "unmapped": given.unmapped, "vpc": given.vpc_id}
+    apps = "" if given.apps is None else hashlib.sha256(given.apps.read_bytes()).hexdigest()
+    options = {"apps": apps, "unmapped": given.unmapped, "vpc": given.vpc_id}
     options |= {"action": given.action, "direction": given.direction}
     return post_files(given, given.files, cut, lambda _: f"vpc-flow-logs {msgspec.json.encode(options).decode()}")
 

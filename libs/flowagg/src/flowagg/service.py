@@ -42,7 +42,7 @@ OK = "ok"
 
 _TICKS_A_SECOND: Final = 10  # of uvicorn's main loop
 _TICKS_BETWEEN_COLLECTIONS: Final = 10 * _TICKS_A_SECOND
-"""Of the youngest garbage in cycles: see collect_less_often. A few milliseconds."""
+"""Of the youngest garbage in cycles; each tenth time of what has outlived one, too: see collect_less_often."""
 _BACKLOG: Final = 4096
 _OTHER_FILES: Final = 128  # listeners, Kafka's and Redis's connections, logs
 
@@ -236,7 +236,7 @@ class _Server(uvicorn.Server):
                     connection.check(now)
             self._reload_certificate()
         if counter % _TICKS_BETWEEN_COLLECTIONS == 0:
-            gc.collect(0)
+            gc.collect(1 if counter % (10 * _TICKS_BETWEEN_COLLECTIONS) == 0 else 0)
         if not ends or self.force_exit:
             return ends
         self._phase.draining = True

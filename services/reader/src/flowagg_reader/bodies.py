@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -29,8 +29,9 @@ _Key = tuple[str, int, str]
 """View, hour, scope."""
 _M = TypeVar("_M", bound=Made)
 
-Make = Callable[[int, Sequence[list[bytes]], Callable[[str], bool] | None], Generator[None, None, _M]]
-"""Makes something of the totals of an hour: see union.render."""
+Make = Callable[[int, Sequence[list[bytes]], Callable[[str], bool] | None], Generator[Any, Any, _M]]
+"""Makes something of the totals of an hour: see union.render. What it yields that is a function is called in a thread,
+and its result sent back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,12 @@ class Bodies(Generic[_M]):
     rendered, or sent where the cache has no room for them. Small hours wait for nobody.
     """
 
-    def __init__(self, make: Make[_M], cache_bytes: int, turns: Turns, counts: Counts) -> None:
-        """turns: may be shared with others'."""
+    def __init__(
+        self, make: Make[_M], cache_bytes: int, turns: Turns, counts: Counts, *, keeps_turns: bool = True
+    ) -> None:
+        """turns: may be shared with others'. keeps_turns: what the cache has no room for keeps its turn until it is
+        released; else whoever holds it must be bounded otherwise."""
+        self._keeps_turns = keeps_turns
         self._make = make
         self._cache = Cache[_M](cache_bytes)
         self._turns = turns
@@ -161,8 +166,10 @@ class Bodies(Generic[_M]):
         async with contextlib.nullcontext() if turn is None else self._turns.making:
             body = await self._made(hour, totals, access)
         self._counts.found.labels("rendered").inc()
-        entry, outside = self._cache.add(found.tag, body, _nothing if turn is None else turn.leave)
-        if outside and turn is not None:
+        entry, outside = self._cache.add(
+            found.tag, body, turn.leave if turn is not None and self._keeps_turns else _nothing
+        )
+        if outside and turn is not None and self._keeps_turns:
             turn.stay()  # until it is sent
         self._counts.kept_bytes.set(self._cache.bytes)
         flight.entry = entry.hold()  # for those who wait, until the last of them has taken it
@@ -172,14 +179,18 @@ class Bodies(Generic[_M]):
         """Make it in slices, and let others have the event loop in between."""
         busy = 0.0
         steps = self._make(hour, totals, access.visible)
+        reply = None
         while True:
             began = time.perf_counter()
             try:
-                next(steps)
+                step = steps.send(reply)
             except StopIteration as end:
                 self._counts.seconds.observe(busy + time.perf_counter() - began)
                 made: _M = end.value
                 return made
+            reply = None
+            if step is not None:
+                reply = await asyncio.to_thread(step)
             busy += time.perf_counter() - began
             await asyncio.sleep(0)
 

@@ -2,14 +2,14 @@
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from flowagg_reader.cursor import encode_cursor
-from flowagg_reader.query import KEY, NAMES, Order, Selection
+from flowagg_reader.query import KEY, NAMES, Order, Selection, is_wild
 from flowagg_reader.table import Array, Table
 
 _WILD: Final = re.compile(r"[*?\\]")
@@ -67,10 +67,21 @@ class _Rows:
         return _Rows(self.names, [codes[places] for codes in self.codes], self.tx[places], self.rx[places])
 
 
-def evaluate(tables: Sequence[tuple[int, Table]], selection: Selection) -> Result:
-    """The result of a query over the tables of its hours, which ascend."""
+class Abandoned(Exception):
+    """Nobody waits for the result any more."""
+
+
+def never() -> bool:
+    """Of an evaluation that somebody waits for to its end."""
+    return False
+
+
+def evaluate(
+    tables: Sequence[tuple[int, Table]], selection: Selection, is_abandoned: Callable[[], bool] = never
+) -> Result:
+    """The result of a query over the tables of its hours, which ascend. Raises Abandoned."""
     fields = selection.group_by
-    rows = _selected(tables, selection)
+    rows = _selected(tables, selection, is_abandoned)
     if len(tables) > 1 or fields != KEY:
         rows = _grouped(rows)
     if selection.top is not None:
@@ -86,9 +97,18 @@ def evaluate(tables: Sequence[tuple[int, Table]], selection: Selection) -> Resul
 # Filters -----------------------------------------------------------------------------------------
 
 
-def _selected(tables: Sequence[tuple[int, Table]], selection: Selection) -> _Rows:
+def effort(tables: Sequence[tuple[int, Table]], selection: Selection) -> int:
+    """About how many names and rows an evaluation looks at one by one."""
+    found = sum(table.rows for _, table in tables)
+    for field, patterns in selection.filters:
+        wild = sum(map(is_wild, patterns))
+        found += wild * sum(len(table.names[NAMES.index(field)]) for _, table in tables)
+    return found
+
+
+def _selected(tables: Sequence[tuple[int, Table]], selection: Selection, is_abandoned: Callable[[], bool]) -> _Rows:
     """The rows that pass the filters, with the fields that are grouped by."""
-    kept = [(hour, table, _passing(table, selection)) for hour, table in tables]
+    kept = [(hour, table, _passing(table, selection, is_abandoned)) for hour, table in tables]
     names: list[Sequence[str | int]] = []
     codes: list[Array] = []
     for field in selection.group_by:
@@ -122,22 +142,24 @@ def _union(lists: Sequence[list[str]]) -> tuple[list[str], list[Array | None]]:
     return merged, [np.fromiter(map(index.__getitem__, names), np.int32, len(names)) for names in lists]
 
 
-def _passing(table: Table, selection: Selection) -> Array | None:
+def _passing(table: Table, selection: Selection, is_abandoned: Callable[[], bool]) -> Array | None:
     """Places of the rows that pass all filters; None: all rows do."""
     mask: Array | None = None
     for field, patterns in selection.filters:
         place = NAMES.index(field)
         found = np.zeros(len(table.names[place]), bool)
         for pattern in patterns:
-            _mark(table, place, pattern, found)
+            _mark(table.names[place], pattern, found, is_abandoned)
         passes = found[table.codes[place]]
         mask = passes if mask is None else mask & passes
     return None if mask is None else np.flatnonzero(mask)
 
 
-def _mark(table: Table, place: int, pattern: str, found: Array) -> None:
-    """Mark the names of a field that match a pattern."""
-    names = table.names[place]
+def _mark(names: list[str], pattern: str, found: Array, is_abandoned: Callable[[], bool]) -> None:
+    """Mark the names of a field that match a pattern.
+
+    Name by name: one call for all of them would keep every other thread waiting for as long as it takes.
+    """
     wild = _WILD.search(pattern)
     if wild is None:
         at = bisect_left(names, pattern)
@@ -150,8 +172,13 @@ def _mark(table: Table, place: int, pattern: str, found: Array) -> None:
     if pattern == prefix + "*":
         found[first:last] = True
         return
-    for name in re.findall(rf"^{expression(pattern)}$", table.joined(place), re.M):
-        found[bisect_left(names, name, first, last)] = True
+    matches = re.compile(expression(pattern)).fullmatch
+    for start in range(first, last, _SLICE_ROWS):
+        if is_abandoned():
+            raise Abandoned
+        for place in range(start, min(start + _SLICE_ROWS, last)):
+            if matches(names[place]) is not None:
+                found[place] = True
 
 
 def expression(pattern: str) -> str:
@@ -280,10 +307,17 @@ def _page(rows: _Rows, fields: tuple[str, ...], limit: int, cursor: tuple[str | 
     first = 0 if cursor is None else bisect_right(range(count), cursor, key=key)
     last = min(first + limit, count)
     next_cursor = encode_cursor(key(last - 1)) if last < count else None
-    return _result(rows.taken(slice(first, last)), fields, next_cursor=next_cursor)
+    return _result(rows.taken(np.arange(first, last)), fields, next_cursor=next_cursor)
 
 
 def _result(
     rows: _Rows, fields: tuple[str, ...], others: tuple[int, int] | None = None, next_cursor: str | None = None
 ) -> Result:
-    return Result(fields, tuple(rows.names), tuple(rows.codes), rows.tx, rows.rx, others, next_cursor)
+    """A result that holds what it shows and nothing more, for as long as it takes to be sent."""
+    names: list[Sequence[str | int]] = []
+    codes: list[Array] = []
+    for listed, column in zip(rows.names, rows.codes, strict=True):
+        used, inverse = np.unique(column, return_inverse=True)
+        names.append([listed[code] for code in used.tolist()])
+        codes.append(inverse)
+    return Result(fields, tuple(names), tuple(codes), rows.tx.copy(), rows.rx.copy(), others, next_cursor)

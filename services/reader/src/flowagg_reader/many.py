@@ -109,7 +109,7 @@ def answer_hours(
 
     def judge(required: Position | None, end: Position | None, seen: Mapping[int, SeenHours]) -> FoundHours:
         numbers = sorted({hour for part in seen.values() for hour in part.hours})
-        if len(numbers) > wanted.bounds.hours:
+        if wanted.tables and len(numbers) > wanted.bounds.hours:
             raise TooLarge(
                 f"The view keeps {len(numbers):,} of these hours, and a query may cover {wanted.bounds.hours:,}: ask "
                 "for fewer"

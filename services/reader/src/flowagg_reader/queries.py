@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from flowagg_reader.cache import Entry
 from flowagg_reader.core import Effect, FindBody, HourRead, LogAway, LookHours, LookUpEnd, Pause, ReadHour
 from flowagg_reader.endpoint import ENDS, Flows, known_end, log_away, query_of, reading_headers
 from flowagg_reader.etag import Held
-from flowagg_reader.evaluate import Result, Row, evaluate
+from flowagg_reader.evaluate import Result, Row, effort, evaluate
 from flowagg_reader.formats import MEDIA_TYPES, accepted, compressed, takes_gzip, written
 from flowagg_reader.many import AnswerHours, Bounds, TooLarge, WantedHours, answer_hours
 from flowagg_reader.query import MAX_LIMIT, Consistency, Format, Hours, Query, Selection, parse_hours_query
@@ -32,7 +33,10 @@ from flowagg_reader.views import View
 _log = logging.getLogger(__name__)
 
 _VARY: Final = {"Vary": "Accept, Accept-Encoding, Authorization"}
-_EVALUATED_AT_A_TIME: Final = 2
+_LARGE_AT_A_TIME: Final = 2
+"""Queries of many flow keys: so many hold their tables, and are evaluated."""
+_SENT_AT_A_TIME: Final = 64
+"""Long answers: each holds up to some MB until the client has it."""
 _LEAST_COMPRESSED_ROWS: Final = 8
 _T = TypeVar("_T")
 
@@ -43,17 +47,23 @@ class _Gone(Exception):
 
 @dataclass(slots=True)
 class _Asked:
-    """A query in hand. tables: held for it."""
+    """A query in hand. entries: tables that are held for it. rows: flow keys in its hours, by the last look. turn: at
+    queries of many of them, once it has its own."""
 
     selection: Selection
     access: Access
     view: View
     entries: list[Entry[Table]] = field(default_factory=list)
+    rows: int = 0
+    turn: asyncio.Semaphore | None = None
 
     def release(self) -> None:
-        """Give the tables back."""
+        """Give the tables back, and the turn."""
         while self.entries:
             self.entries.pop().release()
+        if self.turn is not None:
+            self.turn.release()
+            self.turn = None
 
 
 class Queries:
@@ -63,9 +73,13 @@ class Queries:
         self._flows = flows
         settings = flows.settings
         counts = Counts(metrics.TABLES, metrics.TABLE_CACHE_BYTES, metrics.TABLE_SECONDS)
-        self._tables = Bodies(tabulate, settings.table_cache_bytes, flows.turns, counts)
+        # What a query holds is bounded by the turns at large ones: it holds many tables, and a turn at reading for each
+        # could be more than there are.
+        self._tables = Bodies(tabulate, settings.table_cache_bytes, flows.turns, counts, keeps_turns=False)
         self._bounds = Bounds(settings.max_query_hours, settings.max_query_rows)
-        self._evaluations = asyncio.Semaphore(_EVALUATED_AT_A_TIME)
+        self._large = asyncio.Semaphore(_LARGE_AT_A_TIME)
+        self._evaluations = asyncio.Semaphore(_LARGE_AT_A_TIME)
+        self._sending = asyncio.Semaphore(_SENT_AT_A_TIME)
 
     async def flows(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /flows, of a query that is not plain."""
@@ -140,16 +154,20 @@ class Queries:
         if result.next_cursor is not None:
             headers["Link"] = f'<{_next(scope["query_string"], result.next_cursor)}>; rel="next"'
         fields = (*result.fields, "bytes_tx", "bytes_rx")
-        return self._written(scope, headers, format_, fields, result.slices(), result.rows)
+        return await self._written(scope, headers, format_, fields, result.slices(), result.rows)
 
     async def _evaluated(self, tables: Sequence[tuple[int, Table]], selection: Selection) -> Result:
-        if sum(table.rows for _, table in tables) <= self._flows.settings.large_read_rows:
+        if effort(tables, selection) <= self._flows.settings.large_read_rows:
             return evaluate(tables, selection)
         # In a thread: NumPy lets others go on for most of it. The turn ends with the thread, whoever waits for it.
         await self._evaluations.acquire()
-        evaluation = asyncio.ensure_future(asyncio.to_thread(evaluate, tables, selection))
+        abandoned = threading.Event()
+        evaluation = asyncio.ensure_future(asyncio.to_thread(evaluate, tables, selection, abandoned.is_set))
         evaluation.add_done_callback(self._evaluation_ended)
-        return await asyncio.shield(evaluation)
+        try:
+            return await asyncio.shield(evaluation)
+        finally:
+            abandoned.set()
 
     def _evaluation_ended(self, done: "asyncio.Future[Result]") -> None:
         self._evaluations.release()
@@ -168,9 +186,9 @@ class Queries:
         rows: list[Row] = list(shown.items())
         if asked.access.visible is not None:  # how many flow keys there are of others is nothing to be seen
             fields, rows = ("hour",), [(number,) for number in shown]
-        return self._written(scope, headers, format_, fields, [rows], len(rows))
+        return await self._written(scope, headers, format_, fields, [rows], len(rows))
 
-    def _written(
+    async def _written(
         self,
         scope: Scope,
         headers: dict[str, str],
@@ -185,7 +203,11 @@ class Queries:
         if rows >= _LEAST_COMPRESSED_ROWS and takes_gzip(_values(scope["headers"], b"accept-encoding")):
             headers["Content-Encoding"] = "gzip"
             pieces = compressed(pieces)
-        return RowsResponse(pieces, headers, self._flows.settings.stall_seconds)
+        response = RowsResponse(pieces, headers, self._flows.settings.stall_seconds)
+        if not response.whole:
+            await self._sending.acquire()
+            response.sent = self._sending.release
+        return response
 
     # Reading -----------------------------------------------------------------------------------
 
@@ -230,11 +252,16 @@ class Queries:
                 except KafkaUnavailable as error:
                     raise log_away(error) from error
             case LookHours():
+                asked.release()  # what an earlier look has led to
                 seen = await view.store.look_hours(effect.partitions, effect.hours)
+                asked.rows = sum(rows for part in seen.values() for _, rows in part.hours.values())
                 if any(part.meta is not None for part in seen.values()):
                     self._flows.views.found(view)
                 return seen
             case FindBody():
+                if asked.turn is None and asked.rows > self._flows.settings.large_read_rows:
+                    await self._large.acquire()
+                    asked.turn = self._large
                 return self._tables.find(effect.tag)
             case ReadHour():
                 return await self._tables.read(view.store, view.name, effect, asked.access)

@@ -20,6 +20,8 @@ KNOWN_OF_HOURS = ("after", "consistency", "view", "format")
 """Parameters of GET /hours."""
 _REPEATABLE = frozenset({*NAMES, "group_by"})
 _VIEW = re.compile(VIEW_NAME)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_WILD = re.compile(r"[*?\\]")
 _HOURS = re.compile(r"(?P<first>[0-9]{1,16})(?:(?P<to>-)(?P<last>[0-9]{1,16})?)?")
 
 KEY: Final = (*NAMES, "hour")
@@ -31,6 +33,8 @@ MAX_LIMIT: Final = 100_000
 _WAYS: Final = ("asc", "desc")
 _MAX_RANGES: Final = 1000
 _MAX_PATTERNS: Final = 100
+_MAX_WILD: Final = 10
+"""Patterns of a field that are tried on each name."""
 _MAX_PATTERN_CHARACTERS: Final = 512
 
 
@@ -207,6 +211,11 @@ def parse_hours(text: str) -> Hours:
     return Hours(tuple(joined))
 
 
+def is_wild(pattern: str) -> bool:
+    """Whether it is tried on each name: it has more than a `*` at its end."""
+    return _WILD.search(pattern.removesuffix("*")) is not None
+
+
 def _patterns(name: str, values: Sequence[str]) -> tuple[str, ...]:
     if len(values) > _MAX_PATTERNS:
         raise Problem(400, f"{name} may stand {_MAX_PATTERNS} times at most.")
@@ -215,6 +224,10 @@ def _patterns(name: str, values: Sequence[str]) -> tuple[str, ...]:
             raise Problem(
                 400, f"{name} must have 1 to {_MAX_PATTERN_CHARACTERS} characters; * stands for any text in it."
             )
+        if _CONTROL.search(value) is not None:
+            raise Problem(400, f"{name}: no name has control characters.")
+    if sum(is_wild(value) for value in values) > _MAX_WILD:
+        raise Problem(400, f"{name} may have {_MAX_WILD} patterns with * or ? at most; names may stand more often.")
     return tuple(sorted(set(values)))
 
 

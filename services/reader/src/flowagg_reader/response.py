@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from starlette.responses import Response
@@ -61,7 +61,10 @@ class HeadResponse(Response):
 
 
 class RowsResponse(Response):
-    """Sends pieces as they are written; with their length where they are few. stall_seconds: as of EntryResponse."""
+    """Sends pieces as they are written; with their length where they are few. stall_seconds: as of EntryResponse.
+
+    whole: all of it is written already. sent: called once it has been sent, or will not be.
+    """
 
     def __init__(self, pieces: Iterator[bytes], headers: Mapping[str, str], stall_seconds: float) -> None:
         self.status_code = 200
@@ -71,23 +74,24 @@ class RowsResponse(Response):
         self._pieces = pieces
         self._stall_seconds = stall_seconds
         self._first: list[bytes] = []
-        self._whole = False
-        while not self._whole and sum(map(len, self._first)) < _FIRST_BYTES:
+        self.whole = False
+        self.sent: Callable[[], object] | None = None
+        while not self.whole and sum(map(len, self._first)) < _FIRST_BYTES:
             piece = next(pieces, None)
             if piece is None:
-                self._whole = True
+                self.whole = True
             else:
                 self._first.append(piece)
-        length = {"Content-Length": str(sum(map(len, self._first)))} if self._whole else {}
+        length = {"Content-Length": str(sum(map(len, self._first)))} if self.whole else {}
         self.init_headers({**headers, **length})
-        if not self._whole:
+        if not self.whole:
             self.raw_headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Send it. Each piece is written when those before have nearly gone."""
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            if self._whole:
+            if self.whole:
                 await send({"type": "http.response.body", "body": b"".join(self._first)})
                 return
             for piece in itertools.chain(self._first, self._pieces):
@@ -98,3 +102,6 @@ class RowsResponse(Response):
             await send({"type": "http.response.body", "body": b""})
         except TimeoutError:
             _log.warning("a client takes its answer too slowly", extra={"stall_seconds": self._stall_seconds})
+        finally:
+            if self.sent is not None:
+                self.sent()

@@ -46,6 +46,20 @@ end
 local replies = {redis.call('SMEMBERS', KEYS[1])}
 for i = 1, known do
     local marks, prefix, found = KEYS[2 * i + 1], ARGV[2 + 2 * ranges + i], {}
+    local function asked(number)
+        local low, high = 1, ranges
+        while low <= high do
+            local middle = math.floor((low + high) / 2)
+            if number < firsts[middle] then
+                high = middle - 1
+            elseif number > lasts[middle] then
+                low = middle + 1
+            else
+                return true
+            end
+        end
+        return false
+    end
     local function add(hour, mark)
         found[#found + 1] = hour
         found[#found + 1] = mark
@@ -60,12 +74,8 @@ for i = 1, known do
     else
         local all = redis.call('HGETALL', marks)
         for j = 1, #all, 2 do
-            local number = tonumber(all[j])
-            for k = 1, ranges do
-                if firsts[k] <= number and number <= lasts[k] then
-                    add(all[j], all[j + 1])
-                    break
-                end
+            if asked(tonumber(all[j])) then
+                add(all[j], all[j + 1])
             end
         end
     end

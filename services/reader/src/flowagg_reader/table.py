@@ -5,7 +5,7 @@ quarter of the memory of its JSON.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +15,8 @@ from flowagg_reader.union import columns, disjoint
 Array = np.ndarray[Any, Any]
 
 _SLICE_ROWS: Final = 4096
+_FEW_ROWS: Final = 20_000
+"""Sorted within some milliseconds."""
 _NAME_BYTES: Final = 80
 """What a name costs beside its characters: its string, and its place in a list."""
 _SMALL: Final = 2**62
@@ -34,23 +36,16 @@ class Table:
     rx: Array
     rows: int
     size: int
-    _joined: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
-
-    def joined(self, place: int) -> str:
-        """The names of a field, one a line: for patterns that are looked for in all of them at once."""
-        found = self._joined.get(place)
-        if found is None:
-            found = self._joined[place] = "\n".join(self.names[place])
-        return found
 
 
 def tabulate(
     hour: int,  # noqa: ARG001 - as of union.render
     partitions: Sequence[list[bytes]],
     visible: Callable[[str], bool] | None = None,
-) -> Generator[None, None, Table]:
+) -> Generator[Callable[[], Table] | None, Any, Table]:
     """The table of an hour, from what its partitions hold: see union.sorted_lines. Raises DamagedView.
 
+    Of many rows it yields the last part of its work as a function, for another thread, and is sent its result.
     Rows are sorted by their codes, once the names have their ranks: a small part of what sorting them as text takes.
     """
     known: tuple[_Codes, _Codes, _Codes] = (_Codes(), _Codes(), _Codes())
@@ -64,29 +59,39 @@ def tabulate(
                 into.extend(map(of.__getitem__, cells[place::3]))
             tx.extend(totals[::2])
             rx.extend(totals[1::2])
-            yield
+            yield None
         flat.clear()
+
+    def finish() -> Table:
+        return _table(known, codes, numbers(tx), numbers(rx), visible)
+
+    if len(tx) <= _FEW_ROWS:
+        return finish()
+    made: Table = yield finish
+    return made
+
+
+def _table(
+    known: "Sequence[_Codes]", codes: Sequence[list[int]], tx: Array, rx: Array, visible: Callable[[str], bool] | None
+) -> Table:
     names: list[list[str]] = []
-    ranked: list[Array] = []
+    found: list[Array] = []
     for into, of in zip(codes, known, strict=True):
         listed = sorted(of)
         ranks = np.empty(len(listed), np.int32)
         ranks[np.fromiter(map(of.__getitem__, listed), np.int32, len(listed))] = np.arange(len(listed), dtype=np.int32)
         names.append(listed)
-        ranked.append(ranks[np.array(into, np.int32)])
-        yield
-    order = np.lexsort(ranked[::-1])
+        found.append(ranks[np.array(into, np.int32)])
+    order = np.lexsort(found[::-1])
     if visible is not None:
         seen = np.fromiter(map(visible, names[2]), bool, len(names[2]))
-        order = order[seen[ranked[2][order]]]
-    yield
-    sent, received = numbers(tx)[order], numbers(rx)[order]
-    found = [column[order] for column in ranked]
+        order = order[seen[found[2][order]]]
+    found = [column[order] for column in found]
     if visible is not None:
         names, found = _without_unused(names, found)
     characters = sum(len(name) for listed in names for name in listed)
     size = 28 * len(order) + _NAME_BYTES * sum(map(len, names)) + 2 * characters
-    return Table((names[0], names[1], names[2]), (found[0], found[1], found[2]), sent, received, len(order), size)
+    return Table((names[0], names[1], names[2]), (found[0], found[1], found[2]), tx[order], rx[order], len(order), size)
 
 
 def _without_unused(names: list[list[str]], codes: list[Array]) -> tuple[list[list[str]], list[Array]]:

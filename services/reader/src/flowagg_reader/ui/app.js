@@ -44,7 +44,7 @@ async function ask(path, parameters, signal) {
   }
   const fresh = reply.headers.get("Flowagg-Fresh") === "true";
   if (reply.status === 304) {
-    return Object.assign(before, { fresh, changed: false });
+    return Object.assign(before, { fresh });
   }
   if (!reply.ok) {
     const problem = await reply.json().catch(() => ({}));
@@ -54,7 +54,6 @@ async function ask(path, parameters, signal) {
   const answer = {
     tag: reply.headers.get("ETag"),
     fresh,
-    changed: true,
     lag: reply.headers.get("Flowagg-Lag-Records"),
     expired: reply.headers.get("Flowagg-Expired") === "true",
     incomplete: reply.headers.get("Flowagg-Incomplete") === "true",
@@ -108,9 +107,10 @@ function filters(without) {
 
 function remember() {
   const kept = new URLSearchParams();
-  for (const name of ["hour", ...NAMES]) if (form[name].value) kept.set(name, form[name].value);
+  kept.set("hour", form.hour.value); // also where it is empty: without it the page begins with the latest hour
+  for (const name of NAMES) if (form[name].value) kept.set(name, form[name].value);
   if (measure() !== "bytes") kept.set("measure", measure());
-  const address = kept.size ? `?${kept}` : location.pathname;
+  const address = `?${kept}`;
   if (address !== location.search) history.pushState(null, "", address);
 }
 
@@ -148,6 +148,13 @@ function element(name, properties = {}, ...children) {
   return made;
 }
 
+// What had the focus has it again, though it is made anew.
+function redraw(container, ...children) {
+  const focused = container.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  container.replaceChildren(...children);
+  if (focused !== undefined) [...container.querySelectorAll("[data-key]")].find((one) => one.dataset.key === focused)?.focus();
+}
+
 const nothing = () => element("p", { className: "nothing" }, "Nothing here.");
 
 function showHours(rows, asked, kept) {
@@ -155,14 +162,15 @@ function showHours(rows, asked, kept) {
   const by = measure();
   const most = rows.reduce((largest, one) => (one[by] > largest ? one[by] : largest), 0n);
   const chosen = form.hour.value;
-  at("hours").replaceChildren(
+  redraw(
+    at("hours"),
     ...rows.map((one) => {
       const hour = String(one.hour);
       const bar = element("span");
       bar.style.height = `${share(one[by], most) * 0.8}%`;
       const button = element(
         "button",
-        { type: "button", title: `Hour ${hour}: ${exact(one[by])}`, "aria-label": `Hour ${hour}, ${short(one[by])}`, "aria-pressed": String(chosen === hour) },
+        { type: "button", title: `Hour ${hour}: ${exact(one[by])}`, "aria-label": `Hour ${hour}, ${short(one[by])}`, "aria-pressed": String(chosen === hour), "data-key": hour },
         bar,
         element("small", {}, hour),
       );
@@ -176,14 +184,15 @@ function showHours(rows, asked, kept) {
 function showTop(rows, fields) {
   const by = measure();
   const whole = rows.reduce((sum, one) => sum + one[by], 0n);
-  at("top").replaceChildren(
+  redraw(
+    at("top"),
     ...rows.map((one) => {
       const part = share(one[by], whole);
       const bar = element("span", { className: "bar" });
       bar.style.width = `${part}%`;
       const text = fields.map((field) => one[field]).join(" → ");
       const others = one[fields[0]] === null;
-      const label = others ? element("span", { className: "others" }, "all others") : element("button", { type: "button", title: `Only ${text}` }, text);
+      const label = others ? element("span", { className: "others" }, "all others") : element("button", { type: "button", title: `Only ${text}`, "data-key": text }, text);
       if (!others) label.addEventListener("click", () => choose(Object.fromEntries(fields.map((field) => [field, escaped(one[field])]))));
       return element("li", {}, bar, label, element("span", { title: exact(one[by]) }, `${short(one[by])} · ${part.toFixed(1)} %`));
     }),
@@ -218,9 +227,10 @@ function showMatrix(sources, destinations, rows) {
 function showRows(rows) {
   const fields = [...KEY, "bytes_tx", "bytes_rx"];
   const { by, descending } = state.order;
-  at("rows").tHead.rows[0].replaceChildren(
+  redraw(
+    at("rows").tHead.rows[0],
     ...fields.map((field) => {
-      const button = element("button", { type: "button" }, LABELS[field]);
+      const button = element("button", { type: "button", "data-key": field }, LABELS[field]);
       button.addEventListener("click", () => sortBy(field));
       const sorted = by === field ? (descending ? "descending" : "ascending") : "none";
       return element("th", { scope: "col", "aria-sort": sorted, className: KEY.includes(field) && field !== "hour" ? "" : "number" }, button);
@@ -242,7 +252,32 @@ function showRows(rows) {
   at("rows").tFoot.replaceChildren(element("tr", {}, element("th", { scope: "row", colSpan: 4 }, "Total"), cell(total, "bytes_tx"), cell(total, "bytes_rx")));
   at("rows-note").textContent = shown.length ? `${shown.length.toLocaleString()} rows${others ? ", and all others in one" : ""}.` : "No flows match.";
   at("more").hidden = !others || state.rows >= MOST_ROWS;
-  at("as-csv").href = `../flows?${new URLSearchParams([...filters(), ["limit", "100000"], ["format", "csv"]])}`;
+}
+
+// All rows that match, page by page, with the token: a plain link could have neither.
+async function download() {
+  const button = at("as-csv");
+  const parts = [];
+  button.disabled = true;
+  try {
+    const query = [...filters(), ["limit", "50000"], ["format", "csv"]];
+    for (let cursor = null; ; ) {
+      const headers = state.token ? { Authorization: `Bearer ${state.token}` } : {};
+      const reply = await fetch(`../flows?${new URLSearchParams(cursor === null ? query : [...query, ["cursor", cursor]])}`, { headers, cache: "no-store" });
+      if (!reply.ok) throw new Trouble(reply.status, (await reply.json().catch(() => ({}))).detail ?? reply.statusText);
+      const text = await reply.text();
+      parts.push(parts.length ? text.slice(text.indexOf("\r\n") + 2) : text);
+      cursor = /[?&]cursor=([^&>]+)/.exec(reply.headers.get("Link") ?? "")?.[1] ?? null;
+      if (cursor === null) break;
+    }
+    const address = URL.createObjectURL(new Blob(parts, { type: "text/csv" }));
+    element("a", { href: address, download: "flows.csv" }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  } catch (error) {
+    at("trouble").textContent = `The rows could not be downloaded: ${error.message}`;
+  } finally {
+    button.disabled = false;
+  }
 }
 
 function showFreshness(found) {
@@ -263,6 +298,8 @@ let current = new AbortController();
 let timer = 0;
 let shownFor = "";
 let first = true;
+let drawn = [];
+const NO_CELLS = { rows: [], fresh: true };
 
 async function show() {
   current.abort();
@@ -276,10 +313,13 @@ async function show() {
   } catch (error) {
     if (error.name === "AbortError") return;
     at("trouble").textContent = error.message;
-    at("sign-in").hidden = error.status !== 401;
-    if (error.status === 401) at("token").focus();
+    const refused = error.status === 401 || error.status === 403;
+    if (refused && at("sign-in").hidden) {
+      at("sign-in").hidden = false;
+      at("token").focus();
+    }
   }
-  if (signal.aborted) return;
+  if (signal.aborted || document.hidden) return;
   const seconds = Number(at("refresh").value);
   if (seconds) timer = setTimeout(show, seconds * 1000);
 }
@@ -314,7 +354,7 @@ async function load(signal) {
   ]);
   const named = (answer, field) => answer.rows.map((one) => one[field]).filter((name) => name !== null);
   const matrix = { from: named(sources, "src_app"), to: named(destinations, "dest_app") };
-  let cells = { rows: [], fresh: true, changed: true };
+  let cells = NO_CELLS;
   if (matrix.from.length) {
     const kept = filters().filter(([name]) => name === "hour" || name === "vpc_id");
     const of = [...matrix.from.map((name) => ["src_app", escaped(name)]), ...matrix.to.map((name) => ["dest_app", escaped(name)])];
@@ -322,12 +362,14 @@ async function load(signal) {
   }
   const found = [kept, hours, top, sources, destinations, rows, cells];
   const asked = JSON.stringify([filters(), by, fields, state.order, state.rows]);
-  if (asked !== shownFor || found.some((answer) => answer.changed)) {
+  // By the answers themselves: one may have come with a refresh that broke off before anything was drawn.
+  if (asked !== shownFor || found.some((answer, place) => answer !== drawn[place])) {
     showHours(hours.rows, chart.length, kept.rows.length);
     showTop(top.rows, fields);
     showMatrix(matrix.from, matrix.to, cells.rows);
     showRows(rows.rows);
     shownFor = asked;
+    drawn = found;
   }
   showFreshness(found);
 }
@@ -347,7 +389,7 @@ function changed() {
 function sortBy(field) {
   const same = state.order.by === field;
   state.order = { by: field, descending: same ? !state.order.descending : field.startsWith("bytes") };
-  show().then(() => at("rows").querySelectorAll("thead button")[[...KEY, "bytes_tx", "bytes_rx"].indexOf(field)].focus());
+  show();
 }
 
 async function complete(name) {
@@ -392,6 +434,7 @@ form.addEventListener("reset", () => setTimeout(() => {
 }));
 at("talkers").addEventListener("change", show);
 at("refresh").addEventListener("change", show);
+at("as-csv").addEventListener("click", download);
 at("more").addEventListener("click", () => {
   state.rows = Math.min(MOST_ROWS, state.rows * 10);
   show();
