@@ -13,7 +13,7 @@ SCRIPT = textwrap.dedent(
     from flowagg.memory import bound_arenas
 
     if "bound" in sys.argv:
-        print(bound_arenas())
+        print(bound_arenas(), flush=True)
     libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p
     libc.free.argtypes = [ctypes.c_void_p]

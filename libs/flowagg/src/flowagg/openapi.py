@@ -325,10 +325,15 @@ def _query(limits: Limits) -> list[Json]:
                     "type": "array",
                     "minItems": 1,
                     "maxItems": MAX_PATTERNS,
-                    "items": {"type": "string", "minLength": 1, "maxLength": MAX_PATTERN_CHARACTERS},
+                    "items": {
+                        "type": "string",
+                        "minLength": 1,
+                        "maxLength": MAX_PATTERN_CHARACTERS,
+                        "pattern": _PRINTABLE,
+                    },
                 },
                 f"Only rows whose {name} is one of these. `*` is any text, `?` one character, and `\\` takes the next "
-                "character as it is.",
+                "character as it is. Ten with * or ? elsewhere than at their end, at most.",
                 example=example,
             )
             for name, example in (("src_app", "foo"), ("dest_app", "pay*"), ("vpc_id", "vpc-?"))
