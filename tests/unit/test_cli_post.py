@@ -211,7 +211,7 @@ def test_each_flow_counts_once_though_it_is_killed_again_and_again(system: Syste
         while process.poll() is None and system.posts == before:
             time.sleep(0.005)
         time.sleep(rng.random() * 0.4)
-        process.send_signal(rng.choice([signal.SIGKILL, signal.SIGINT, signal.SIGTERM]))
+        process.send_signal(rng.choice([signal.SIGKILL, signal.SIGTERM]))  # SIGINT may be ignored from outside
         assert process.wait() != 0, "it was killed on its way"
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
