@@ -106,11 +106,12 @@ soak: .venv/.synced ## Load with faults for MINUTES=30: memory, files, connectio
 check: .venv/.synced ## Format, lint, types, import contracts, lock and docs drift
 	@.venv/bin/ruff format --check --quiet . || { echo "make format mends the formatting"; exit 1; }
 	@.venv/bin/ruff check --quiet .
-	@.venv/bin/mypy --no-error-summary libs services operator/src cli/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests benchmarks tests --exclude 'benchmarks.(autoscaling|commands|guard|peers|profiles)'
+	@.venv/bin/mypy --no-error-summary libs services operator/src cli/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests dev/dashboards/src benchmarks tests --exclude 'benchmarks.(autoscaling|commands|guard|peers|profiles)'
 	@.venv/bin/mypy --no-error-summary --explicit-package-bases $(BENCHMARKS_AS_PACKAGES)
 	@.venv/bin/lint-imports --no-cache > .venv/imports.txt || { cat .venv/imports.txt; exit 1; }
 	@uv=$$(./dev/find-uv.sh) && "$$uv" lock --check --quiet
 	@$(PYTHON) -m flowagg_stack reference --check
+	@$(PYTHON) -m flowagg_dashboards --check
 	@echo "check: all well"
 
 .PHONY: format
@@ -119,8 +120,9 @@ format: .venv/.synced ## Format and mend what can be mended
 	@.venv/bin/ruff check --fix --quiet .
 
 .PHONY: docs
-docs: .venv/.synced ## Write the generated reference anew
+docs: .venv/.synced ## Write the generated reference and the dashboards anew
 	@$(PYTHON) -m flowagg_stack reference
+	@$(PYTHON) -m flowagg_dashboards
 
 .PHONY: bench-consumer
 bench-consumer: .venv/.synced ## Measure the consumer beside a bare consume-decode-fold loop (FLOWS=, KEYS=)

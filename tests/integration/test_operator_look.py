@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from flowagg.settings import KafkaSettings
+from flowagg_operator.health import TopicHealth
 from flowagg_operator.kafka_look import KafkaClient, KafkaLook
 from flowagg_operator.spec import Topic
 from flowagg_stack.embedded import Server
@@ -82,6 +83,12 @@ def test_a_topic_that_nobody_reads_lags_by_all_of_it(
     assert found.snapshot.committed == {}
     assert found.snapshot.total == PARTITIONS * RECORDS
     assert found.snapshot.state != "Stable"
+
+
+def test_the_topic_is_there_in_figures(kafka: Server, client: KafkaClient, topic: Topic, group: str) -> None:
+    filled(kafka, client, topic, group)
+    wanted = TopicHealth(partitions=PARTITIONS, under_replicated=0, leaderless=0, brokers=1)
+    assert look(client, topic, group).health == wanted
 
 
 def test_the_group_is_seen_with_its_state_and_who_has_what(

@@ -33,6 +33,7 @@ from flowagg.topic_rules import judge_topic
 
 from flowagg_operator.committed import Committed
 from flowagg_operator.conditions import Verdict
+from flowagg_operator.health import TopicHealth, topic_health
 from flowagg_operator.lag import Snapshot
 from flowagg_operator.spec import Topic
 
@@ -75,7 +76,7 @@ _REFUSALS: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
 
 @dataclass(frozen=True, slots=True)
 class KafkaLook:
-    """What a look at Kafka found. partitions, replicas: of the topic, None: not known. snapshot: None: lag is unknown,
+    """What a look at Kafka found. partitions, health: of the topic, None: not known. snapshot: None: lag is unknown,
     trouble says why. done: what was changed, in sentences."""
 
     verdict: Verdict
@@ -83,6 +84,7 @@ class KafkaLook:
     snapshot: Snapshot | None = None
     trouble: str = ""
     done: tuple[str, ...] = ()
+    health: TopicHealth | None = None
 
 
 class _Failed(Exception):
@@ -119,7 +121,7 @@ class KafkaClient:
         self._group_looks.poll()
         self._other_looks.poll()
         try:
-            partitions, findings = self._topics(topic, done)
+            partitions, findings, health = self._topics(topic, done)
         except _Failed as failed:
             if failed.verdict.reason == "Unreachable":
                 self._look_ups.failed()
@@ -133,8 +135,8 @@ class KafkaClient:
         try:
             snapshot = self._snapshot(topic.name, partitions, group, clock)
         except _Failed as failed:
-            return KafkaLook(verdict, partitions, None, failed.verdict.message, tuple(done))
-        return KafkaLook(verdict, partitions, snapshot, done=tuple(done))
+            return KafkaLook(verdict, partitions, None, failed.verdict.message, tuple(done), health)
+        return KafkaLook(verdict, partitions, snapshot, done=tuple(done), health=health)
 
     def close(self) -> None:
         """End the clients."""
@@ -143,8 +145,8 @@ class KafkaClient:
         self._other_looks.close()
         self._look_ups.close()
 
-    def _topics(self, topic: Topic, done: list[str]) -> tuple[int, list[str]]:
-        """The topic's partitions and what is wrong with it; both topics are made where they are missing."""
+    def _topics(self, topic: Topic, done: list[str]) -> tuple[int, list[str], TopicHealth]:
+        """The topic's partitions, what is wrong with it, and how it is; both topics are made where they are missing."""
         found = self._describe(topic.name)
         if found is None:
             self._create(topic, topic.name, topic.partitions, done)
@@ -175,7 +177,7 @@ class KafkaClient:
                 "the operator does not move replicas; use kafka-reassign-partitions, or set the field to what there is"
             )
         findings += self._settings(topic, replicas, done)
-        return partitions, findings
+        return partitions, findings, topic_health(found.partitions)
 
     def _describe(self, name: str) -> TopicDescription | None:
         futures = self._look_ups.client.describe_topics(TopicCollection([name]), request_timeout=self._timeout_seconds)

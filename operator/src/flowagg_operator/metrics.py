@@ -61,6 +61,28 @@ SCALING_HELD = Gauge(
     "flowagg_operator_scaling_held", "1 for the reason for which the autoscaler holds.", ["name", "reason"]
 )
 
+TOPIC_PARTITIONS = Gauge(
+    "flowagg_operator_topic_partitions",
+    "Partitions of the topic: all, under_replicated (with fewer in-sync replicas than replicas), leaderless.",
+    ["name", "state"],
+)
+TOPIC_BROKERS = Gauge(
+    "flowagg_operator_topic_brokers", "Brokers that have an in-sync replica of a partition of the topic.", ["name"]
+)
+REDIS_MEMORY = Gauge(
+    "flowagg_operator_redis_memory_bytes",
+    "Memory of the Redis master: used, and maximum where it has one (maxmemory).",
+    ["name", "kind"],
+)
+REDIS_REPLICAS = Gauge(
+    "flowagg_operator_redis_replicas", "Replicas that the Redis master writes through to now.", ["name"]
+)
+REDIS_REPLICA_LAG = Gauge(
+    "flowagg_operator_redis_replica_lag_bytes",
+    "Bytes of replication that the slowest replica of the Redis master has not acknowledged; not there without one.",
+    ["name"],
+)
+
 GROUP_LAG = Gauge(
     "kafka_consumergroup_lag",
     "As flowagg_operator_lag; with FLOWAGG_KAFKA_EXPORTER_METRICS.",

@@ -14,6 +14,7 @@ from flowagg.settings import RedisSettings
 from flowagg.view import DamagedView, Meta, decode_meta, meta_key, partitions_key
 
 from flowagg_operator.conditions import Verdict
+from flowagg_operator.health import RedisHealth, redis_health
 from flowagg_operator.views import gaps
 
 _NEARLY_FULL: Final = 0.9
@@ -32,10 +33,11 @@ class ViewMetas:
 
 @dataclass(frozen=True, slots=True)
 class RedisLook:
-    """What a look found. views: by name, each read after the one before. None: no master answered."""
+    """What a look found. views: by name, each read after the one before. None, as health: no master answered."""
 
     verdict: Verdict
     views: Mapping[str, ViewMetas] | None = None
+    health: RedisHealth | None = None
 
 
 def look(settings: RedisSettings, views: Sequence[str] = ()) -> RedisLook:
@@ -51,7 +53,9 @@ def look(settings: RedisSettings, views: Sequence[str] = ()) -> RedisLook:
         return RedisLook(_failed(settings, error))
     verdict = judge(info, settings.redis_master_name if settings.redis_sentinels else settings.redis_url)
     # A replica, or a master that was replaced, shows the views as they were.
-    return RedisLook(verdict, None if verdict.reason == "NoMaster" else found)
+    if verdict.reason == "NoMaster":
+        return RedisLook(verdict)
+    return RedisLook(verdict, found, redis_health(info))
 
 
 def _view(client: redis.Redis, name: str) -> ViewMetas:

@@ -28,6 +28,9 @@ SHARED: Final[Mapping[str, frozenset[str]]] = {
     "flowagg_active": frozenset(),
     "flowagg_election_transitions_total": frozenset(),
     "flowagg_election_failures_total": frozenset({"reason"}),
+    # Of every service.
+    "flowagg_http_connections": frozenset(),
+    "flowagg_http_refused_total": frozenset({"status"}),
     # The operator's.
     "flowagg_operator_reconciles_total": frozenset({"result"}),
     "flowagg_operator_reconcile_seconds_bucket": frozenset({"le"}),
@@ -54,22 +57,41 @@ SHARED: Final[Mapping[str, frozenset[str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An alert of the chart's rules."""
+    """An alert of the chart's rules, and the file that it is in."""
 
+    path: Path
     name: str
     expr: str
     severity: str
     annotations: Mapping[str, str]
 
 
-def alerts() -> list[Alert]:
-    """Every alert of the chart's rule files."""
-    found = []
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A recording rule of the chart's rules."""
+
+    name: str
+    expr: str
+
+
+def _rules() -> Iterator[tuple[Path, dict[str, Any]]]:
     for path in RULES:
         for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
-            for rule in group["rules"]:
-                found.append(Alert(rule["alert"], rule["expr"], rule["labels"]["severity"], rule["annotations"]))
-    return found
+            yield from ((path, rule) for rule in group["rules"])
+
+
+def alerts() -> list[Alert]:
+    """Every alert of the chart's rule files."""
+    return [
+        Alert(path, rule["alert"], rule["expr"], rule["labels"]["severity"], rule["annotations"])
+        for path, rule in _rules()
+        if "alert" in rule
+    ]
+
+
+def records() -> list[Record]:
+    """Every recording rule of the chart's rule files."""
+    return [Record(rule["record"], rule["expr"]) for _, rule in _rules() if "record" in rule]
 
 
 def dashboard(path: Path) -> dict[str, Any]:
@@ -80,7 +102,7 @@ def dashboard(path: Path) -> dict[str, Any]:
 
 def known_metrics() -> dict[str, frozenset[str]]:
     """Series that there are -> their labels beside the target's."""
-    known = dict(SHARED)
+    known = dict(SHARED) | {record.name: frozenset[str]() for record in records()}
     for name, kind, labels in _ROW.findall(_REFERENCE.read_text(encoding="utf-8")):
         own = frozenset(re.findall(r"\w+", labels))
         for suffix in _SUFFIXES.get(kind, ("",)):

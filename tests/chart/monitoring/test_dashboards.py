@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 import yaml
+from flowagg_dashboards.boards import BOARDS
+from flowagg_dashboards.grafana import rendered
+from flowagg_dashboards.model import Board
 
 from tests.chart.monitoring.files import (
     DASHBOARDS,
@@ -24,8 +27,28 @@ _UNITS = {"none", "short", "s", "bytes", "cps", "ops", "reqps", "percentunit"}
 each_dashboard = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 
 
-def test_there_is_an_overview() -> None:
-    assert [path.stem for path in DASHBOARDS] == ["overview"]
+def test_there_is_a_dashboard_for_each_area() -> None:
+    assert [path.stem for path in DASHBOARDS] == [
+        "consumers",
+        "dependencies",
+        "ingest",
+        "operator",
+        "overview",
+        "reads",
+    ]
+
+
+def test_the_dashboards_are_those_of_the_code_that_writes_them() -> None:
+    assert {path.name: path.read_text(encoding="utf-8") for path in DASHBOARDS} == {
+        f"{board.name}.json": rendered(board) for board in BOARDS
+    }
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+def test_a_panel_has_no_more_queries_than_letters_and_widths_fill_lines(board: Board) -> None:
+    for row in board.rows:
+        assert sum(panel.width for panel in row.panels) % _COLUMNS == 0, row.title
+        assert all(1 <= len(panel.queries) <= 8 for panel in row.panels)
 
 
 @each_dashboard

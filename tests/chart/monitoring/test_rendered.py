@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.chart.charts import HELMS, NAMESPACE, RELEASE, HelmRefused, objects, pods, template
-from tests.chart.monitoring.files import CHART, DASHBOARDS, RULES, alerts, promtool
+from tests.chart.monitoring.files import CHART, DASHBOARDS, RULES, alerts, promtool, records
 from tests.chart.monitoring.scrape import Manifest, prometheus_config, rule_file
 
 _KINDS: Final = {"PodMonitor", "PrometheusRule"}
@@ -26,7 +26,7 @@ def rendered(tmp_path: Path, monitoring: Any = None, helm: str = "helm", **value
 def rules(tmp_path: Path, **values: Any) -> dict[str, dict[str, Any]]:
     """Alert -> its rule, with these values of monitoring.rules."""
     found = rule_file(rendered(tmp_path, {"rules": {"enabled": True} | values}))
-    return {rule["alert"]: rule for group in found["groups"] for rule in group["rules"]}
+    return {rule["alert"]: rule for group in found["groups"] for rule in group["rules"] if "alert" in rule}
 
 
 def selected(monitor: Manifest, labels: dict[str, str]) -> bool:
@@ -56,13 +56,16 @@ def test_the_rules_are_the_files_with_the_releases_namespace_and_name(helm: str,
 def test_promtool_reads_the_rules_that_are_rendered(tmp_path: Path) -> None:
     file = tmp_path / "rules.yaml"
     file.write_text(yaml.safe_dump(rule_file(rendered(tmp_path))), encoding="utf-8")
-    assert f"SUCCESS: {len(alerts())} rules found" in promtool("check", "rules", file, directory=tmp_path)
+    assert f"SUCCESS: {len(alerts()) + len(records())} rules found" in promtool(
+        "check", "rules", file, directory=tmp_path
+    )
 
 
 def test_every_bound_of_the_values_is_in_one_rule_and_the_other_way_round() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     bounds = values["monitoring"]["rules"]["thresholds"]
-    written = [found for alert in alerts() for found in re.findall(r"> ([\d.]+) # (\w+)$", alert.expr, re.MULTILINE)]
+    exprs = [*(alert.expr for alert in alerts()), *(record.expr for record in records())]
+    written = [found for expr in exprs for found in re.findall(r"[>+] ([\d.]+) # (\w+)$", expr, re.MULTILINE)]
     assert sorted((name, float(bound)) for bound, name in written) == sorted(
         (name, float(bound)) for name, bound in bounds.items()
     )
@@ -72,6 +75,13 @@ def test_a_bound_of_the_values_takes_the_place_of_that_in_the_file(tmp_path: Pat
     found = rules(tmp_path, thresholds={"lagSeconds": 90.5})
     assert "> 90.5 # lagSeconds" in found["FlowAggregatorLagging"]["expr"]
     assert "> 0.05 # postsRefusedRatio" in found["FlowAggregatorPostsRefused"]["expr"]
+
+
+def test_a_budget_of_the_values_takes_the_place_of_that_in_the_file(tmp_path: Path) -> None:
+    found = rule_file(rendered(tmp_path, {"rules": {"enabled": True, "thresholds": {"postErrorBudget": 0.02}}}))
+    exprs = {rule["record"]: rule["expr"] for group in found["groups"] for rule in group["rules"] if "record" in rule}
+    assert "+ 0.02 # postErrorBudget" in exprs["flowaggregator:flowagg_writer_posts:error_budget"]
+    assert "+ 0.001 # getErrorBudget" in exprs["flowaggregator:flowagg_reader_gets:error_budget"]
 
 
 def test_single_alerts_can_be_changed_and_left_out(tmp_path: Path) -> None:
@@ -88,7 +98,8 @@ def test_single_alerts_can_be_changed_and_left_out(tmp_path: Path) -> None:
 
 
 def test_a_group_without_alerts_is_left_out(tmp_path: Path) -> None:
-    names = [rule["alert"] for rule in yaml.safe_load(RULES[0].read_text(encoding="utf-8"))["groups"][0]["rules"]]
+    (first,) = [path for path in RULES if path.stem == "serving"]
+    names = [rule["alert"] for rule in yaml.safe_load(first.read_text(encoding="utf-8"))["groups"][0]["rules"]]
     changes = {name: {"enabled": False} for name in names}
     found = rule_file(rendered(tmp_path, {"rules": {"enabled": True, "alerts": changes}}))
     assert len(found["groups"]) == len(RULES) - 1
@@ -121,7 +132,8 @@ def test_two_active_pods_are_an_alarm_only_where_there_should_be_one(
 ) -> None:
     parts = {"writer": {"mode": writer}, "reader": {"mode": reader}}
     found = rule_file(rendered(tmp_path, flowAggregator=parts))
-    exprs = [rule["expr"] for group in found["groups"] for rule in group["rules"] if "TwoActive" in rule["alert"]]
+    of_all = [rule for group in found["groups"] for rule in group["rules"]]
+    exprs = [rule["expr"] for rule in of_all if "TwoActive" in rule.get("alert", "")]
     assert [f"component=~{watched}" in expr for expr in exprs] == ([] if watched is None else [True])
 
 

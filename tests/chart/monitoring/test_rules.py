@@ -15,10 +15,12 @@ from tests.chart.monitoring.files import (
     RUNBOOKS,
     TARGET_LABELS,
     Alert,
+    Record,
     alerts,
     grouped,
     known_metrics,
     promtool,
+    records,
     selectors,
 )
 
@@ -29,7 +31,7 @@ _EVERY_ALERT: Final = pytest.mark.parametrize("alert", ALERTS.values(), ids=ALER
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An alert on series of one sample a minute.
+    """An alert on series of a sample every so many minutes (sampled), with its rules evaluated as often (evaluated).
 
     series: metric and labels beside those of the place -> values as promtool writes them: 0x5 is 0 six times, 1+2x5
     grows by 2, _x5 is no sample five times, stale ends a series. quiet, firing: minutes at which it does not and does
@@ -43,6 +45,8 @@ class Case:
     labels: Mapping[str, str] = field(default_factory=dict)
     place: Mapping[str, str] = field(default_factory=lambda: {"namespace": "NAMESPACE", "flowaggregator": "NAME"})
     about: str = ""
+    sampled: int = 1
+    evaluated: int = 1
 
 
 WRITER: Final = 'component="writer", pod="writer-{}"'.format
@@ -56,6 +60,11 @@ _BOTH_ACTIVE: Final = {
 }
 _PARTITION: Final = 'name="NAME", partition="3", component="operator", pod="operator-1"'
 _OWNS: Final = {f'flowagg_consumer_partitions|state="running", {CONSUMER(1)}': "6x40"}
+
+_BUDGETS: Final = (
+    ("Post", "flowagg_writer_posts_total", "flowagg_writer_in_flight_bytes", WRITER),
+    ("Get", "flowagg_reader_gets_total", "flowagg_reader_body_cache_bytes", READER),
+)
 
 CASES: Final = [
     Case(
@@ -192,6 +201,95 @@ CASES: Final = [
         quiet=(5, 15),
         firing=(),
         about="without POSTs none is refused",
+    ),
+    *(
+        case
+        for what, counter, witness, pod in _BUDGETS
+        for case in (
+            Case(
+                f"FlowAggregator{what}BudgetBurnsFast",
+                {
+                    f'{counter}|status="200", {pod(1)}': "0+980x700",
+                    f'{counter}|status="503", {pod(1)}': "0x300 0+20x120 2400x280",
+                    f"{witness}|{pod(1)}": "0x700",
+                },
+                quiet=(300, 330, 460, 700),
+                firing=(360, 420),
+                about="2 % for two hours",
+                evaluated=5,
+            ),
+            Case(
+                f"FlowAggregator{what}BudgetBurnsFast",
+                {
+                    f'{counter}|status="200", {pod(1)}': "0+990x1200",
+                    f'{counter}|status="503", {pod(1)}': "0x400 0+10x600 6000x200",
+                    f"{witness}|{pod(1)}": "0x1200",
+                },
+                quiet=(400, 560, 1080, 1200),
+                firing=(640, 1000),
+                about="1 % for ten hours",
+                evaluated=10,
+            ),
+            Case(
+                f"FlowAggregator{what}BudgetBurnsFast",
+                {
+                    f'{counter}|status="200", {pod(1)}': "0+995x1200",
+                    f'{counter}|status="503", {pod(1)}': "0x200 0+5x1000",
+                    f"{witness}|{pod(1)}": "0x1200",
+                },
+                quiet=(200, 700, 1200),
+                firing=(),
+                about="0.5 % are for the slow one",
+                evaluated=10,
+            ),
+            Case(
+                f"FlowAggregator{what}BudgetBurnsSlowly",
+                {
+                    f'{counter}|status="200", {pod(1)}': "0+1990x4400",
+                    f'{counter}|status="503", {pod(1)}': "0x1000 0+10x750 7500x2650",
+                    f"{witness}|{pod(1)}": "0x4400",
+                },
+                quiet=(2000, 2400, 4000, 8500),
+                firing=(2980, 3480),
+                about="0.5 % for a day",
+                sampled=2,
+                evaluated=20,
+            ),
+            Case(
+                f"FlowAggregator{what}BudgetBurnsSlowly",
+                {f'{counter}|status="200", {pod(1)}': "0+1x300", f"{witness}|{pod(1)}": "0x300"},
+                quiet=(100, 300),
+                firing=(),
+                about="nothing fails, and there is no series of failures",
+                evaluated=10,
+            ),
+        )
+    ),
+    Case(
+        "FlowAggregatorTopicUnderReplicated",
+        {
+            'flowagg_operator_topic_partitions|name="NAME", state="all"': "6x60",
+            'flowagg_operator_topic_partitions|name="NAME", state="under_replicated"': "0x5 2x20 0x30",
+            'flowagg_operator_topic_partitions|name="NAME", state="leaderless"': "0x60",
+        },
+        quiet=(5, 14, 40),
+        firing=(17, 25),
+    ),
+    Case(
+        "FlowAggregatorRedisNearlyFull",
+        {
+            'flowagg_operator_redis_memory_bytes|name="NAME", kind="used"': "50x5 90x20 60x30",
+            'flowagg_operator_redis_memory_bytes|name="NAME", kind="maximum"': "100x60",
+        },
+        quiet=(5, 9, 40),
+        firing=(12, 25),
+    ),
+    Case(
+        "FlowAggregatorRedisNearlyFull",
+        {'flowagg_operator_redis_memory_bytes|name="NAME", kind="used"': "5000000x60"},
+        quiet=(5, 50),
+        firing=(),
+        about="a Redis without a bound",
     ),
     Case(
         "FlowAggregatorReadsFailing",
@@ -389,7 +487,7 @@ def _fires(case: Case, firing: bool) -> list[dict[str, object]]:
     return [{"labels": f'ALERTS{{alertname="{case.alert}", {_text(labels)}}}', "value": 1}]
 
 
-def unit_test(case: Case, rules: list[str]) -> dict[str, object]:
+def unit_test(case: Case) -> dict[str, object]:
     """The case as promtool's file of unit tests."""
     series = []
     for key, values in case.series.items():
@@ -397,11 +495,11 @@ def unit_test(case: Case, rules: list[str]) -> dict[str, object]:
         series.append({"series": f"{name}{{{PLACE}{', ' if labels else ''}{labels}}}", "values": values})
     minutes = sorted([(minute, False) for minute in case.quiet] + [(minute, True) for minute in case.firing])
     return {
-        "rule_files": rules,
-        "evaluation_interval": "1m",
+        "rule_files": [str(ALERTS[case.alert].path)],
+        "evaluation_interval": f"{case.evaluated}m",
         "tests": [
             {
-                "interval": "1m",
+                "interval": f"{case.sampled}m",
                 "input_series": series,
                 "promql_expr_test": [
                     {
@@ -419,7 +517,7 @@ def unit_test(case: Case, rules: list[str]) -> dict[str, object]:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.alert}{case.about and ': ' + case.about}")
 def test_an_alert_fires_for_what_it_is_about_and_clears_after_it(case: Case, tmp_path: Path) -> None:
     file = tmp_path / "test.yaml"
-    file.write_text(yaml.safe_dump(unit_test(case, [str(path) for path in RULES])), encoding="utf-8")
+    file.write_text(yaml.safe_dump(unit_test(case)), encoding="utf-8")
     promtool("test", "rules", file, directory=tmp_path)
 
 
@@ -431,7 +529,8 @@ def test_every_alert_has_a_case_in_which_it_fires_and_clears() -> None:
 
 @pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
 def test_promtool_reads_the_rules(path: Path, tmp_path: Path) -> None:
-    count = path.read_text(encoding="utf-8").count("- alert:")
+    text = path.read_text(encoding="utf-8")
+    count = text.count("- alert:") + text.count("- record:")
     assert f"SUCCESS: {count} rules found" in promtool("check", "rules", "--lint-fatal", path, directory=tmp_path)
 
 
@@ -444,6 +543,26 @@ def test_an_alert_is_on_series_that_there_are_and_on_labels_that_these_have(aler
         assert "namespace" in labels
         has |= known[name]
     assert grouped(alert.expr) <= has
+
+
+@pytest.mark.parametrize("record", records(), ids=lambda record: record.name)
+def test_a_record_is_of_series_that_there_are_and_is_named_by_its_labels_metric_and_operation(record: Record) -> None:
+    known, has = known_metrics(), set(TARGET_LABELS)
+    level, metric, operation = record.name.split(":")
+    assert level == "flowaggregator"
+    assert operation
+    named = {name for name in known if name.startswith(metric)}
+    assert named, f"there is no {metric}"
+    for name, labels in selectors(record.expr):
+        assert name in known, f"there is no {name}"
+        assert labels <= known[name] | TARGET_LABELS
+        assert "namespace" in labels
+        has |= known[name]
+    assert {"namespace", "flowaggregator"} <= grouped(record.expr) <= has
+
+
+def test_two_records_have_not_the_same_name() -> None:
+    assert len({record.name for record in records()}) == len(records())
 
 
 @_EVERY_ALERT

@@ -9,7 +9,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from tests.chart.monitoring.files import SHARED
 
-_MODULES = ("flowagg.election_thread", "flowagg_operator.metrics")
+_MODULES = ("flowagg.election_thread", "flowagg.http_guard", "flowagg_operator.metrics")
 _OF_OTHERS = {"process_cpu_seconds_total", "process_resident_memory_bytes", "up", "ALERTS"}
 
 

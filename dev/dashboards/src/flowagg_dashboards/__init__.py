@@ -1,0 +1,1 @@
+"""The Grafana dashboards of FlowAggregator, as code."""
