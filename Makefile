@@ -106,7 +106,7 @@ soak: .venv/.synced ## Load with faults for MINUTES=30: memory, files, connectio
 check: .venv/.synced ## Format, lint, types, import contracts, lock and docs drift
 	@.venv/bin/ruff format --check --quiet . || { echo "make format mends the formatting"; exit 1; }
 	@.venv/bin/ruff check --quiet .
-	@.venv/bin/mypy --no-error-summary libs services operator/src cli/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests dev/dashboards/src benchmarks tests --exclude 'benchmarks.(autoscaling|commands|guard|peers|profiles)'
+	@.venv/bin/mypy --no-error-summary libs services operator/src cli/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests dev/dashboards/src dev/site benchmarks tests --exclude 'benchmarks.(autoscaling|commands|guard|peers|profiles)'
 	@.venv/bin/mypy --no-error-summary --explicit-package-bases $(BENCHMARKS_AS_PACKAGES)
 	@.venv/bin/lint-imports --no-cache > .venv/imports.txt || { cat .venv/imports.txt; exit 1; }
 	@uv=$$(./dev/find-uv.sh) && "$$uv" lock --check --quiet
@@ -123,6 +123,13 @@ format: .venv/.synced ## Format and mend what can be mended
 docs: .venv/.synced ## Write the generated reference and the dashboards anew
 	@$(PYTHON) -m flowagg_stack reference
 	@$(PYTHON) -m flowagg_dashboards
+
+# Its makers' notice about a successor is no finding about these pages.
+.PHONY: docs-site
+docs-site: .venv/.synced ## Build the docs as a site into build/site, and check its links and what it loads
+	@uv=$$(./dev/find-uv.sh) && "$$uv" sync --frozen --quiet --group site
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+	@$(PYTHON) dev/site/check.py build/site docs
 
 .PHONY: bench-consumer
 bench-consumer: .venv/.synced ## Measure the consumer beside a bare consume-decode-fold loop (FLOWS=, KEYS=)
@@ -230,4 +237,4 @@ e2e-down: .venv/.synced ## End that Kubernetes and all that ran on it
 
 .PHONY: clean
 clean: ## Remove the environment and caches of this checkout
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis

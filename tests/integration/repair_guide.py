@@ -33,12 +33,12 @@ admin.create_topics([new])[given.topic].result(30)
 
 
 def blocks(text: str) -> dict[str, list[str]]:
-    """The blocks of commands of each section, in order: lines that are indented by four and more, without it."""
+    """The blocks of commands of each section, in order, without their indentation."""
     found: dict[str, list[str]] = {}
     for section in re.split(r"^## ", text, flags=re.M)[1:]:
         title, _, body = section.partition("\n")
-        runs = re.findall(r"(?:^ {4,}\S.*\n)+", body, flags=re.M)
-        found[title] = [textwrap.dedent(run) for run in runs]
+        runs = re.findall(r"^( *)```sh\n(.*?)^\1```$", body, flags=re.M | re.S)
+        found[title] = [textwrap.dedent(run) for _, run in runs]
     return found
 
 
