@@ -33,8 +33,8 @@ BENCH_AUTOSCALING_FILES := --plot docs/assets/autoscaling.png --markdown docs/as
   --json benchmarks/results/autoscaling.json
 
 # The others are scripts of one folder.
-BENCHMARKS_AS_PACKAGES := benchmarks/autoscaling benchmarks/commands.py benchmarks/guard.py benchmarks/peers benchmarks/profiles.py \
-  tests/unit/benchmarks_autoscaling tests/unit/benchmarks_guard tests/unit/benchmarks_peers
+BENCHMARKS_AS_PACKAGES := benchmarks/autoscaling benchmarks/browser.py benchmarks/commands.py benchmarks/guard.py benchmarks/newcomer.py benchmarks/peers benchmarks/profiles.py \
+  tests/unit/benchmarks_autoscaling tests/unit/benchmarks_guard tests/unit/benchmarks_newcomer tests/unit/benchmarks_peers
 
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 
@@ -106,7 +106,7 @@ soak: .venv/.synced ## Load with faults for MINUTES=30: memory, files, connectio
 check: .venv/.synced ## Format, lint, types, import contracts, lock and docs drift
 	@.venv/bin/ruff format --check --quiet . || { echo "make format mends the formatting"; exit 1; }
 	@.venv/bin/ruff check --quiet .
-	@.venv/bin/mypy --no-error-summary libs services operator/src cli/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests dev/dashboards/src dev/site benchmarks tests --exclude 'benchmarks.(autoscaling|commands|guard|peers|profiles)'
+	@.venv/bin/mypy --no-error-summary libs services operator/src cli/src dev/stack/src dev/load/src dev/cluster/src dev/cluster/tests dev/dashboards/src dev/site benchmarks tests --exclude 'benchmarks.(autoscaling|browser|commands|guard|newcomer|peers|profiles)'
 	@.venv/bin/mypy --no-error-summary --explicit-package-bases $(BENCHMARKS_AS_PACKAGES)
 	@.venv/bin/lint-imports --no-cache > .venv/imports.txt || { cat .venv/imports.txt; exit 1; }
 	@uv=$$(./dev/find-uv.sh) && "$$uv" lock --check --quiet
@@ -164,7 +164,13 @@ bench: ## Measure the writer, the reader and freshness over HTTP: all of the thr
 
 .PHONY: bench-post
 bench-post: .venv/.synced ## Kill flowagg post ROUNDS times over, measure it, and time queries of a large hour
+	@uv=$$(./dev/find-uv.sh) && "$$uv" sync --frozen --quiet --group browser
 	@$(PYTHON) -m benchmarks.commands --rounds $(ROUNDS)
+
+.PHONY: bench-newcomer
+bench-newcomer: .venv/.synced ## Time README's path: a fresh clone to the top talkers of a VPC flow log in the page
+	@uv=$$(./dev/find-uv.sh) && "$$uv" sync --frozen --quiet --group browser
+	@$(PYTHON) -m benchmarks.newcomer
 
 .PHONY: bench-writer
 bench-writer: .venv/.synced ## Measure POSTs on one core beside a bare produce loop (SECONDS=10 each)
