@@ -15,7 +15,8 @@ from typing import Any, Final
 import httpx
 import pytest
 import schemathesis
-from flowagg.openapi import GZIP, KEY, MEASURES, NDJSON, Limits, document
+from flowagg.openapi import document
+from flowagg.openapi_parts import GZIP, KEY, MEASURES, NDJSON, Limits
 
 from tests.contract.flows import new_hour
 

@@ -20,7 +20,8 @@ from flowagg.docs_page import page
 from flowagg.docs_routes import docs_routes
 from flowagg.flow import Flow, InvalidFlow, decode_flows
 from flowagg.idempotency import is_key
-from flowagg.openapi import Limits, document
+from flowagg.openapi import document
+from flowagg.openapi_parts import Limits
 from flowagg.position import Position
 from flowagg.problem import HANDLERS, Problem
 from flowagg.service import operational_routes

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import msgspec
-from flowagg.openapi import Limits
+from flowagg.openapi_parts import Limits
 
 from flowagg_cli.api import ApiAway, ApiError, add_address, api_of, problem_of
 from flowagg_cli.batches import FORMATS, STDIN, BadRecord, Batch, batches, format_of, opened, unpacked_digest

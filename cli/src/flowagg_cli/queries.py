@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TextIO
 
-from flowagg.openapi import KEY, MEASURES
+from flowagg.openapi_parts import KEY, MEASURES
 
 from flowagg_cli.api import Api, Reply, add_address, api_of
 from flowagg_cli.errors import CommandError, WrongUsage

@@ -6,7 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from flowagg.openapi import Limits, document
+from flowagg.openapi import document
+from flowagg.openapi_parts import Limits
 from flowagg.settings import PREFIX, Settings
 from flowagg_cli.dead_letter_settings import DeadLetterSettings
 from flowagg_cli.settings import ViewSettings

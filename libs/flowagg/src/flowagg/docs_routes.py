@@ -10,7 +10,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from flowagg.docs_page import STYLE, page
-from flowagg.openapi import JSON, Limits, document
+from flowagg.openapi import document
+from flowagg.openapi_parts import JSON, Limits
 
 _CACHE = {"Cache-Control": "public, max-age=300"}
 
