@@ -43,7 +43,8 @@ def _run(clone: Path, home: Path) -> dict[str, float]:
     """Seconds of each step."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
-    environment |= {"HOME": str(home), "PORT": str(port), "FLOWAGG_URL": f"http://127.0.0.1:{port}"}
+    url = f"http://127.0.0.1:{port}"
+    environment |= {"HOME": str(home), "PORT": str(port), "FLOWAGG_URL": url}
     install, send = commands((clone / "README.md").read_text(encoding="utf-8"))
     took = {}
     output = clone.parent / "output.txt"
@@ -64,15 +65,26 @@ def _run(clone: Path, home: Path) -> dict[str, float]:
         with chromium() as browser:
             began = time.monotonic()
             RESULTS.mkdir(exist_ok=True)
-            seconds_until_usable(browser, f"{environment['FLOWAGG_URL']}/ui/", RESULTS / "newcomer.png")
+            seconds_until_usable(browser, f"{url}/ui/", RESULTS / "newcomer.png")
             took["the top talkers in the page"] = time.monotonic() - began
-        found = httpx.get(f"{environment['FLOWAGG_URL']}/flows", params={"src_app": "checkout", "top": 1}, timeout=30)
-        assert found.json(), "the log's flows are not there"
+        query = {"hour": "0-", "src_app": "checkout", "top": "1"}
+        found = httpx.get(f"{url}/flows", params=query, timeout=30, trust_env=False).raise_for_status().json()
+        assert found[0]["src_app"] == "checkout", "the log's flows are not there"
     finally:
-        if running.poll() is None:
-            os.killpg(running.pid, signal.SIGINT)
-        running.wait(30)
+        _end(running)
     return took
+
+
+def _end(running: "subprocess.Popen[bytes]") -> None:
+    """Ctrl-C, and where that does not do, an end."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        if running.poll() is None:
+            os.killpg(running.pid, number)
+        try:
+            running.wait(30)
+        except subprocess.TimeoutExpired:
+            continue
+        return
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""Check the built site: links and anchors lead somewhere, nothing is loaded from elsewhere, and each page of docs/ has
-the lists, code and tables that a reader of its Markdown sees."""
+"""Check the built site: links and anchors lead somewhere, pages and style sheets load nothing from elsewhere, and each
+page of docs/ has the lists, code and tables that a reader of its Markdown sees."""
 
 import argparse
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from markdown_it import MarkdownIt
 
 _LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"), ("source", "src")}
+_URL = re.compile(r"url\([\"']?([^\"')]+)")
 _COUNTED = frozenset({"pre", "li", "table", "h1", "h2", "h3", "img"})
 
 
@@ -49,15 +51,12 @@ def _read(html: str) -> _Reader:
     return reader
 
 
-def _findings(site: Path, docs: Path) -> Iterator[str]:
-    pages = {path.resolve(): _read(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
+def _of_links(site: Path, pages: Mapping[Path, _Reader]) -> Iterator[str]:
     for path, reader in pages.items():
-        name = path.relative_to(site.resolve())
+        name = path.relative_to(site)
         if name.name == "404.html":  # served at any address: its links begin at the root
             continue
-        for link in reader.loaded:
-            if urlsplit(link).netloc:
-                yield f"{name}: loads {link}"
+        yield from (f"{name}: loads {link}" for link in reader.loaded if urlsplit(link).netloc)
         for link in reader.links:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
@@ -67,12 +66,25 @@ def _findings(site: Path, docs: Path) -> Iterator[str]:
                 yield f"{name}: {link} leads nowhere"
             elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
                 yield f"{name}: {link}: there is no such anchor"
+
+
+def _of_sheets(site: Path) -> Iterator[str]:
+    for sheet in site.rglob("*.css"):
+        for url in _URL.findall(sheet.read_text(encoding="utf-8")):
+            if urlsplit(url).netloc:
+                yield f"{sheet.relative_to(site)}: loads {url}"
+
+
+def _of_pages(site: Path, docs: Path, pages: Mapping[Path, _Reader]) -> Iterator[str]:
     parser = MarkdownIt("commonmark").enable("table")
     for source in sorted(docs.rglob("*.md")):
         uri = source.relative_to(docs)
-        built = (site / uri.with_suffix(".html")).resolve()
+        built = site / uri.with_suffix(".html")
         if uri.name == "README.md":
             built = built.with_name("index.html")
+        if built not in pages:
+            yield f"{uri}: no page was made of it"
+            continue
         wanted = _read("<article>" + parser.render(source.read_text(encoding="utf-8")) + "</article>").elements
         shown = pages[built].elements
         for tag in sorted(_COUNTED):
@@ -86,10 +98,11 @@ def main() -> int:
     arguments.add_argument("site", type=Path)
     arguments.add_argument("docs", type=Path)
     given = arguments.parse_args()
-    findings = list(_findings(given.site, given.docs))
+    site = given.site.resolve()
+    pages = {path: _read(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
+    findings = [*_of_links(site, pages), *_of_sheets(site), *_of_pages(site, given.docs, pages)]
     print(*findings, sep="\n", end="\n" if findings else "")
-    pages = len(list(given.site.rglob("*.html")))
-    print(f"{pages} pages, {len(findings)} findings")
+    print(f"{len(pages)} pages, {len(findings)} findings")
     return 1 if findings else 0
 
 

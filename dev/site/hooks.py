@@ -59,7 +59,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Lead the page's links to where the site has what they name."""
-    path = origin(page.file.src_uri)
+    path = origin(page.file.src_uri, lambda path: (_REPOSITORY / path).is_file())
     return rewritten(markdown, path) if path.endswith(".md") else markdown
 
 

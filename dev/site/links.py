@@ -2,8 +2,7 @@
 
 import posixpath
 import re
-from collections.abc import Iterator
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterator
 from typing import Final
 
 PAGES: Final = {
@@ -28,14 +27,15 @@ def place(path: str) -> str:
     return f"source/{path}" if path.endswith(".md") else f"source/{path}.md"
 
 
-def origin(uri: str) -> str:
-    """The file of the repository that a page of the site is made of."""
+def origin(uri: str, is_page: Callable[[str], bool]) -> str:
+    """The file of the repository that a page of the site is made of. is_page: whether there is such a file."""
     for path, page in PAGES.items():
         if page == uri:
             return path
     if uri.startswith("source/"):
         path = uri.removeprefix("source/")
-        return path if PurePosixPath(path).stem == "README" else path.removesuffix(".md")
+        source = path.removesuffix(".md")
+        return path if is_page(path) else source
     return f"docs/{uri}"
 
 

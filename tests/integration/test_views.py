@@ -154,6 +154,9 @@ def test_the_operators_look_tells_when_readers_may_change_over(
     assert_exact(stack, ledger)
     seen = look(place, old, new)
     assert seen.verdict.good
+    assert seen.health is not None
+    assert seen.health.used > 0
+    assert (seen.health.replicas, seen.health.behind) == (0, None)
     assert seen.views is not None
     assert (seen.views[old].begun, seen.views[new].begun, seen.views[new].metas) == (PARTITIONS, 0, {})
     assert sum(meta.position for meta in seen.views[old].metas.values()) == 500
@@ -171,7 +174,7 @@ def test_the_operators_look_tells_when_readers_may_change_over(
 
 def test_a_look_without_redis_says_that_nothing_is_known_of_views() -> None:
     found = redis_look.look(RedisSettings(redis_url="redis://127.0.0.1:1"), ["a"])
-    assert (found.views, found.verdict.reason) == (None, "Unreachable")
+    assert (found.views, found.health, found.verdict.reason) == (None, None, "Unreachable")
 
 
 def run_job(place: Place, kind: JobKind, view: str, source: str = "") -> str:

@@ -9,14 +9,12 @@ from pathlib import Path
 
 from flowagg.kubernetes import Api, KubernetesError, path
 from flowagg.settings import KafkaSettings, RedisSettings
-from prometheus_client import Gauge
 from pydantic import ValidationError
 
-from flowagg_operator import kafka_look, metrics, redis_look
+from flowagg_operator import health_metrics, kafka_look, metrics, redis_look
 from flowagg_operator.conditions import NOT_LOOKED, Verdict
 from flowagg_operator.consuming import Consumers, judge
 from flowagg_operator.events import Recorder
-from flowagg_operator.health import STATES, RedisHealth, TopicHealth
 from flowagg_operator.kafka_look import KafkaClient, KafkaLook
 from flowagg_operator.lag import History, Snapshot
 from flowagg_operator.pods import account_name, digest_of
@@ -127,7 +125,7 @@ class Observer:
         )
         self._publish(target, kafka.snapshot, pods.consumers)
         self._publish_views(target.owner.name, self.last.views)
-        self._publish_health(target.owner.name, kafka.health, found.health)
+        health_metrics.show(target.owner.name, kafka.health, found.health)
         metrics.LOOK_SECONDS.observe(time.perf_counter() - began)
         for name, verdict in (("kafka", kafka.verdict), ("redis", redis)):
             if not verdict.good:
@@ -150,7 +148,7 @@ class Observer:
         self._drop_client()
         self._withdraw()
         metrics.VIEW_LAG.remove_by_labels({"name": self._name})
-        self._publish_health(self._name, None, None)
+        health_metrics.show(self._name, None, None)
 
     def _look_at_kafka(self, target: Target) -> KafkaLook:
         spec = target.spec
@@ -286,16 +284,6 @@ class Observer:
                 metrics.VIEW_LAG.labels(name, view).set(found.lag)
         self._name = name
 
-    def _publish_health(self, name: str, topic: TopicHealth | None, redis: RedisHealth | None) -> None:
-        """Topic and Redis in figures; what is not known is not shown."""
-        for state in STATES:
-            _show(metrics.TOPIC_PARTITIONS, (name, state), None if topic is None else topic.states[state])
-        _show(metrics.TOPIC_BROKERS, (name,), None if topic is None else topic.brokers)
-        _show(metrics.REDIS_MEMORY, (name, "used"), None if redis is None else redis.used)
-        _show(metrics.REDIS_MEMORY, (name, "maximum"), None if redis is None else redis.maximum)
-        _show(metrics.REDIS_REPLICAS, (name,), None if redis is None else redis.replicas)
-        _show(metrics.REDIS_REPLICA_LAG, (name,), None if redis is None else redis.behind)
-
     def _withdraw(self) -> None:
         for name, group, topic, partition in self._shown:
             metrics.LAG.remove(name, partition)
@@ -313,14 +301,6 @@ class Observer:
             metrics.GROUP_LAG_SECONDS.remove(name, group)
             metrics.GROUP_MEMBERS.remove(name, group)
             self._labels = None
-
-
-def _show(gauge: Gauge, labels: tuple[str, ...], value: float | None) -> None:
-    """The gauge's value for these labels; None: it has none."""
-    if value is None:
-        gauge.remove(*labels)
-    else:
-        gauge.labels(*labels).set(value)
 
 
 def views_of(target: Target, snapshot: Snapshot | None, redis: RedisLook) -> Look:

@@ -58,6 +58,7 @@ def test_a_dashboard_has_what_grafana_asks_for(path: Path) -> None:
     assert "id" not in board, "Grafana gives ids of its own; the uid is what stays"
     assert board["uid"]
     assert board["title"].startswith("FlowAggregator / ")
+    assert [note["titleFormat"] for note in board["annotations"]["list"]] == ["{{alertname}}"]
     ids = [panel["id"] for panel in board["panels"]]
     assert len(ids) == len(set(ids))
     assert {panel["type"] for panel in board["panels"]} <= _KINDS

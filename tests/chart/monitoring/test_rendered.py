@@ -39,7 +39,7 @@ def selected(monitor: Manifest, labels: dict[str, str]) -> bool:
 def test_all_of_it_is_off_by_default() -> None:
     found = objects(template("helm"))
     assert not [each for each in found if each["kind"] in _KINDS]
-    assert not [each for each in found if each["metadata"]["name"].endswith("-dashboards")]
+    assert not [each for each in found if "-dashboard-" in each["metadata"]["name"]]
 
 
 @pytest.mark.parametrize("helm", HELMS)
@@ -110,11 +110,11 @@ def test_an_alert_that_there_is_not_is_refused(tmp_path: Path) -> None:
         rules(tmp_path, alerts={"FlowAggregatorLaging": {"enabled": False}})
 
 
-def test_an_alert_has_the_address_of_its_runbook_where_one_is_given(tmp_path: Path) -> None:
-    annotations = rules(tmp_path, runbookBaseUrl="https://docs.example/runbooks/")["FlowAggregatorLagging"][
-        "annotations"
-    ]
-    assert annotations["runbook_url"] == "https://docs.example/runbooks/FlowAggregatorLagging.md"
+@pytest.mark.parametrize("suffix", [".md", ".html"])
+def test_an_alert_has_the_address_of_its_runbook_where_one_is_given(suffix: str, tmp_path: Path) -> None:
+    found = rules(tmp_path, runbookBaseUrl="https://docs.example/runbooks/", runbookSuffix=suffix)
+    annotations = found["FlowAggregatorLagging"]["annotations"]
+    assert annotations["runbook_url"] == f"https://docs.example/runbooks/FlowAggregatorLagging{suffix}"
     assert "runbook" not in annotations
 
 
@@ -172,17 +172,18 @@ def test_labels_and_times_of_the_pod_monitors_are_values(tmp_path: Path) -> None
 
 
 def test_grafanas_sidecar_finds_the_dashboards(tmp_path: Path) -> None:
-    (found,) = [each for each in rendered(tmp_path) if each["metadata"]["name"] == f"{RELEASE}-dashboards"]
-    assert found["kind"] == "ConfigMap"
-    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
-    assert found["metadata"]["namespace"] == NAMESPACE
-    assert {name: json.loads(text) for name, text in found["data"].items()} == {
+    found = [each for each in rendered(tmp_path) if each["metadata"]["name"].startswith(f"{RELEASE}-dashboard-")]
+    assert {each["kind"] for each in found} == {"ConfigMap"}
+    assert {each["metadata"]["labels"]["grafana_dashboard"] for each in found} == {"1"}
+    assert {each["metadata"]["namespace"] for each in found} == {NAMESPACE}
+    assert {name: json.loads(text) for each in found for name, text in each["data"].items()} == {
         path.name: json.loads(path.read_text(encoding="utf-8")) for path in DASHBOARDS
     }
 
 
 def test_the_dashboards_can_be_in_another_namespace(tmp_path: Path) -> None:
     values = {"dashboards": {"enabled": True, "namespace": "grafana", "labels": {"my-dashboards": "yes"}}}
-    (found,) = [each for each in rendered(tmp_path, values) if each["metadata"]["name"] == f"{RELEASE}-dashboards"]
-    assert found["metadata"]["namespace"] == "grafana"
-    assert found["metadata"]["labels"]["my-dashboards"] == "yes"
+    found = [each for each in rendered(tmp_path, values) if "-dashboard-" in each["metadata"]["name"]]
+    assert len(found) == len(DASHBOARDS)
+    assert {each["metadata"]["namespace"] for each in found} == {"grafana"}
+    assert {each["metadata"]["labels"]["my-dashboards"] for each in found} == {"yes"}

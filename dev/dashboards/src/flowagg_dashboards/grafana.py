@@ -17,6 +17,12 @@ _SOURCE: Final = models.DataSourceRef(type_val="prometheus", uid="${datasource}"
 _WITNESS: Final = "flowagg_writer_in_flight_bytes"
 """Every writer has it from its start: the variables find namespaces and names by it."""
 _TAG: Final = "flow-aggregator"
+_ALERT_TEXTS: Final = {
+    "titleFormat": "{{alertname}}",
+    "textFormat": "{{component}} {{partition}} {{reason}}",
+    "step": "15s",
+}
+"""Of Prometheus' annotations, which the builders do not know."""
 
 _AnyPanel = stat.Panel | timeseries.Panel | statetimeline.Panel
 
@@ -58,7 +64,10 @@ def rendered(board: Board) -> str:
         for panel in row.panels:
             number += 1
             made.with_panel(_panel(panel, number))
-    return json.dumps(made.build(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
+    encoded = json.loads(json.dumps(made.build(), cls=JSONEncoder))
+    (alerts,) = encoded["annotations"]["list"]
+    alerts |= _ALERT_TEXTS
+    return json.dumps(encoded, indent=2, sort_keys=True) + "\n"
 
 
 def _variable(name: str, label: str, query: str) -> builders.QueryVariable:

@@ -36,6 +36,8 @@ MAX_RESTARTS: Final = 5
 _WATCH_SECONDS = 0.5
 _AGAIN_SECONDS = 0.2
 _ENDING_SIGNALS = (signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_OF_THE_COMMAND_LINE = {PREFIX + name for name in ("URL", "TOKEN_FILE")}
+"""What `flowagg` reads: whoever has exported it may start a system from the same shell."""
 _KAFKA, _REDIS = PREFIX + "KAFKA_BOOTSTRAP_SERVERS", PREFIX + "REDIS_URL"
 
 
@@ -206,7 +208,11 @@ def _busiest(totals: sample.Totals, hour: int) -> Table:
 
 def _given() -> dict[str, str]:
     """The FLOWAGG_* variables for the services. Raises WrongSettings for one that no service knows."""
-    given = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    given = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(PREFIX) and name not in _OF_THE_COMMAND_LINE
+    }
     known = {PREFIX + name.upper() for settings in SETTINGS.values() for name in settings.model_fields}
     unknown = sorted(name for name in given if name not in known and name.removesuffix("_FILE") not in known)
     if unknown:

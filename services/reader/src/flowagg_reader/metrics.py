@@ -3,7 +3,10 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 GETS = Counter("flowagg_reader_gets", "Answers to GET /flows, by status.", ["status"])
-GETS.labels(200)  # shown as 0 from the start, as are the results below: a rate needs a value before the first one
+for _status in (200, 500, 503):
+    GETS.labels(
+        _status
+    )  # shown as 0 from the start, as are the results below: a rate needs a value before the first one
 STALE = Counter(
     "flowagg_reader_stale",
     "Answers that could not be shown to be fresh; not counted with consistency=eventual, which does not ask for it.",

@@ -9,7 +9,8 @@ POST_SECONDS = Histogram(
     "Time of a POST from its headers to its answer, in seconds.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
 )
-POSTS.labels(200)  # shown as 0 from the start: a rate needs a value before the first one
+for _status in (200, 500, 503):
+    POSTS.labels(_status)  # shown as 0 from the start: a rate needs a value before the first one
 IN_FLIGHT_BYTES = Gauge("flowagg_writer_in_flight_bytes", "Bytes of records on their way to Kafka.")
 WAITING = Gauge("flowagg_writer_waiting_requests", "Requests in hand.")
 AWAITED = Gauge("flowagg_writer_waiting", "1 while this writer waits for it: kafka.", ["source"])

@@ -5,6 +5,8 @@ from typing import Final
 from flowagg_dashboards.boards import panels
 from flowagg_dashboards.model import Board, Panel, Query, Row, at_least_zero, of, per, quantiles, rate
 
+_ALL: Final = "~consumer|view-consumer"
+"""Components: those of further views are among them."""
 _OWNED: Final = f"sum by (pod) ({of('flowagg_consumer_partitions')})"
 
 
@@ -101,7 +103,12 @@ BOARD: Final = Board(
                     "View incomplete",
                     "Partitions whose view lacks records that the log had lost. Answers say so.",
                     "none",
-                    [Query(f"sum({of('flowagg_consumer_partition_incomplete')}) or {_none_yet('any')}", "partitions")],
+                    [
+                        Query(
+                            f"sum({of('flowagg_consumer_partition_incomplete')}) or on () {_none_yet('any')}",
+                            "partitions",
+                        )
+                    ],
                 ),
                 Panel(
                     "Topic misconfigured",
@@ -158,9 +165,9 @@ BOARD: Final = Board(
         Row(
             "Processes",
             [
-                panels.cpu("consumer"),
-                panels.cpu_each("consumer", "flowagg_consumer_flows_total", "CPU a flow", "each flow applied"),
-                panels.memory("consumer"),
+                panels.cpu(_ALL),
+                panels.cpu_each(_ALL, "flowagg_consumer_flows_total", "CPU a flow", "each flow applied"),
+                panels.memory(_ALL),
                 Panel(
                     "Totals and marks in memory",
                     "Memory that each consumer estimates for the totals and marks that it keeps.",
@@ -170,7 +177,7 @@ BOARD: Final = Board(
                 ),
                 Panel(
                     "Consumers that own nothing",
-                    "Ready consumers without a partition: more than there are partitions, or a group in disagreement.",
+                    "Consumers without a partition: more than there are partitions, or a group in disagreement.",
                     "none",
                     [Query(at_least_zero(f"count({_OWNED} == 0)", f"count({_OWNED})"), "consumers")],
                     width=12,

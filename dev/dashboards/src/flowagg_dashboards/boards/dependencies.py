@@ -96,7 +96,7 @@ BOARD: Final = Board(
                     [
                         Query(
                             at_least_zero(
-                                f"sum({rate('flowagg_consumer_loads_total')})",
+                                f"sum({rate('flowagg_consumer_loads_total', outcome='read')})",
                                 f"sum({of('flowagg_consumer_cached_bytes')})",
                             ),
                             "loads",

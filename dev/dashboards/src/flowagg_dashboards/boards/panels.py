@@ -2,9 +2,8 @@
 
 from typing import Final
 
-from flowagg_dashboards.model import ACTIVE, WAITS, YES_NO, Panel, Query, at_least_zero, of, per, quantiles, rate, share
+from flowagg_dashboards.model import ACTIVE, WAITS, YES_NO, Panel, Query, of, per, quantiles, rate, share
 
-BURNS: Final = ((None, "green"), (1, "orange"), (6, "red"))
 _READY: Final = ((None, "red"), (1, "green"))
 _WAITING: Final = ((None, "green"), (1, "red"))
 _CONSUMERS: Final = of("flowagg_operator_replicas", component="consumer", state="desired")
@@ -170,11 +169,13 @@ def cpu_each(component: str, counter: str, title: str, what: str) -> Panel:
     """CPU seconds that one unit of a counter takes."""
     spent = per("pod", rate("process_cpu_seconds_total", component=component))
     done = per("pod", rate(counter))
-    return Panel(title, f"CPU seconds for {what}, by pod that has any.", "s", [Query(f"{spent} / {done}", "{{pod}}")])
+    return Panel(
+        title, f"CPU seconds for {what}, by pod that has any.", "s", [Query(f"{spent} / ({done} > 0)", "{{pod}}")]
+    )
 
 
 def cpu(component: str) -> Panel:
-    """CPU of a component's pods."""
+    """CPU of a component's pods; ~ and a pattern for several."""
     spent = per("pod", rate("process_cpu_seconds_total", component=component))
     return Panel("CPU", "Cores in use, by pod.", "none", [Query(spent, "{{pod}}")])
 
@@ -200,5 +201,5 @@ def refused(component: str) -> Panel:
         "Requests refused early",
         "Requests refused before the service's own code saw them, by status: too large, too slow, too many.",
         "reqps",
-        [Query(at_least_zero(counted, zero), "{{status}}")],
+        [Query(f"{counted} or on () 0 * {zero}", "{{status}}")],
     )
