@@ -72,8 +72,10 @@ def test_dead_letters_are_shown_before_the_first_one(reason: DeadLetterReason) -
     assert value("flowagg_consumer_dead_letters_total", reason=reason.value) is not None
 
 
-def test_answers_are_shown_before_the_first_one() -> None:
-    assert value("flowagg_reader_gets_total", status="200") is not None
+@pytest.mark.parametrize("status", ["200", "500", "503"])
+@pytest.mark.parametrize("metric", ["flowagg_reader_gets_total", "flowagg_writer_posts_total"])
+def test_answers_are_shown_before_the_first_one(metric: str, status: str) -> None:
+    assert value(metric, status=status) is not None
 
 
 @pytest.mark.parametrize("result", ["ok", "failed"])
