@@ -15,16 +15,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from flowagg.flow import Flow, decode_flow_lines
 from flowagg_cli import vpc_flow_logs
-from flowagg_cli.__main__ import main
 from flowagg_cli.batches import BadRecord, batches, opened
 from flowagg_cli.errors import WrongUsage
+
+from tests.unit.cli_tools import Reply, run, serving
 
 FIELDS: Final = Flow.__struct_fields__
 
@@ -67,42 +68,12 @@ class System:
 def system() -> Iterator[System]:
     found = System()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def reply(request: BaseHTTPRequestHandler, body: bytes) -> Reply:
+        status, headers, document = found.take(request.headers, body)
+        return (status, headers, json.dumps(document).encode()) if status else None
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            status, headers, document = found.take(self.headers, body)
-            if status == 0:
-                self.close_connection = True
-                return
-            raw = json.dumps(document).encode()
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(raw))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(raw)
-
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    yield found
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    said = capsys.readouterr()
-    code = caught.value.code
-    assert isinstance(code, int)
-    return code, said.out, said.err
+    with serving(reply) as found.url:
+        yield found
 
 
 def flows(count: int, seed: int = 1) -> list[dict[str, Any]]:

@@ -1,16 +1,15 @@
 """`flowagg get`, `top`, `watch`, `hours` and `lag`, with a reader that answers as it is told."""
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from flowagg_cli.__main__ import main
 from flowagg_cli.queries import STALE, short
+
+from tests.unit.cli_tools import Reply, run, serving
 
 HEADER = "src_app,dest_app,vpc_id,hour,bytes_tx,bytes_rx\r\n"
 
@@ -35,40 +34,15 @@ class Reader:
 def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     found = Reader()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            found.asked.append((parts.path, parse_qsl(parts.query)))
-            found.tags.append(self.headers["If-None-Match"])
-            status, headers, body = found.answers[0]
-            if len(found.answers) > 1:
-                found.answers.pop(0)
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
+    def reply(request: BaseHTTPRequestHandler, _: bytes) -> Reply:
+        parts = urlsplit(request.path)
+        found.asked.append((parts.path, parse_qsl(parts.query)))
+        found.tags.append(request.headers["If-None-Match"])
+        return found.answers.pop(0) if len(found.answers) > 1 else found.answers[0]
 
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setenv("FLOWAGG_URL", found.url)
-    yield found
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    said = capfd.readouterr()
-    code = caught.value.code
-    assert isinstance(code, int)
-    return code, said.out, said.err
+    with serving(reply) as found.url:
+        monkeypatch.setenv("FLOWAGG_URL", found.url)
+        yield found
 
 
 def test_a_table_has_columns_and_says_who_the_others_are(reader: Reader, capfd: pytest.CaptureFixture[str]) -> None:

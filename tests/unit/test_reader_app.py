@@ -28,18 +28,7 @@ from flowagg_reader.views import Views
 from starlette.types import ASGIApp, Message
 
 from tests.exchanges import TRANSPORTS
-
-
-class FakeLog:
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-
-    async def end(self) -> Position:
-        if self.error is not None:
-            raise self.error
-        return Position("t", {0: 10})
-
-    def serve_logs(self) -> None: ...
+from tests.unit.reader_tools import FakeLog
 
 
 class FakeStore:

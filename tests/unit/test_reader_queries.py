@@ -12,7 +12,6 @@ import httpx
 import msgspec
 import pytest
 from flowagg.kafka import KafkaUnavailable
-from flowagg.position import Position
 from flowagg.view import HourMark, Meta
 from flowagg_reader.access import EVERYTHING, Access
 from flowagg_reader.app import create_app
@@ -26,20 +25,10 @@ from flowagg_reader.settings import ReaderSettings
 from flowagg_reader.store import Store
 from starlette.types import ASGIApp, Message
 
+from tests.unit.reader_tools import FakeLog
+
 META = Meta(10, "t", 0, 0, False, "i")
 Totals = Mapping[tuple[str, str, str], tuple[int, int]]
-
-
-class FakeLog:
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-
-    async def end(self) -> Position:
-        if self.error is not None:
-            raise self.error
-        return Position("t", {0: 10})
-
-    def serve_logs(self) -> None: ...
 
 
 class FakeStore:
