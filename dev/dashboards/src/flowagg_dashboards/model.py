@@ -83,6 +83,11 @@ def at_least_zero(expr: str, where: str) -> str:
     return f"{expr} or 0 * {where}"
 
 
+def per_or_none(label: str, expr: str, there: str, how: str = "sum") -> str:
+    """An expression by a label; without any such series 0 for the label none, where there is one of `there`."""
+    return f'{per(label, expr, how)} or on () label_replace(0 * {there}, "{label}", "none", "", "")'
+
+
 def quantiles(histogram: str, *of_hundred: float) -> list[Query]:
     """The quantiles of a histogram of seconds, as p50, p95 and so on."""
     wanted = of_hundred or (50, 95, 99)

@@ -3,17 +3,12 @@
 from typing import Final
 
 from flowagg_dashboards.boards import panels
-from flowagg_dashboards.model import Board, Panel, Query, Row, at_least_zero, of, per, quantiles, rate
+from flowagg_dashboards.model import Board, Panel, Query, Row, at_least_zero, of, per, per_or_none, quantiles, rate
 
 _ALL: Final = "~consumer|view-consumer"
 """Components: those of further views are among them."""
+_THERE: Final = f"sum({of('flowagg_consumer_partitions')})"
 _OWNED: Final = f"sum by (pod) ({of('flowagg_consumer_partitions')})"
-
-
-def _none_yet(label: str) -> str:
-    """A series that is 0 and whose label says none."""
-    inner = f"0 * sum({of('flowagg_consumer_partitions')})"
-    return f'label_replace({inner}, "{label}", "none", "", "")'
 
 
 BOARD: Final = Board(
@@ -94,7 +89,7 @@ BOARD: Final = Board(
                     "none",
                     [
                         Query(
-                            f"{per('reason', of('flowagg_consumer_partition_stopped'))} or on () {_none_yet('reason')}",
+                            per_or_none("reason", of("flowagg_consumer_partition_stopped"), _THERE),
                             "{{reason}}",
                         )
                     ],
@@ -105,7 +100,7 @@ BOARD: Final = Board(
                     "none",
                     [
                         Query(
-                            f"sum({of('flowagg_consumer_partition_incomplete')}) or on () {_none_yet('any')}",
+                            at_least_zero(f"sum({of('flowagg_consumer_partition_incomplete')})", _THERE),
                             "partitions",
                         )
                     ],
@@ -116,8 +111,7 @@ BOARD: Final = Board(
                     "none",
                     [
                         Query(
-                            f"{per('setting', of('flowagg_consumer_topic_misconfigured'), 'max')} or on () "
-                            f"{_none_yet('setting')}",
+                            per_or_none("setting", of("flowagg_consumer_topic_misconfigured"), _THERE, "max"),
                             "{{setting}}",
                         )
                     ],
@@ -133,8 +127,7 @@ BOARD: Final = Board(
                     "cps",
                     [
                         Query(
-                            f"{per('reason', rate('flowagg_consumer_dead_letters_total'))} or on () "
-                            f"{_none_yet('reason')}",
+                            per_or_none("reason", rate("flowagg_consumer_dead_letters_total"), _THERE),
                             "{{reason}}",
                         )
                     ],
@@ -145,7 +138,7 @@ BOARD: Final = Board(
                     "ops",
                     [
                         Query(
-                            f"{per('outcome', rate('flowagg_consumer_loads_total'))} or on () {_none_yet('outcome')}",
+                            per_or_none("outcome", rate("flowagg_consumer_loads_total"), _THERE),
                             "{{outcome}}",
                         )
                     ],

@@ -3,7 +3,7 @@
 from typing import Final
 
 from flowagg_dashboards.boards import panels
-from flowagg_dashboards.model import Board, Panel, Query, Row, at_least_zero, of, per, quantiles, rate
+from flowagg_dashboards.model import Board, Panel, Query, Row, at_least_zero, of, per, rate
 
 _PARTITIONS: Final = "flowagg_operator_topic_partitions"
 _MEMORY: Final = "flowagg_operator_redis_memory_bytes"
@@ -71,24 +71,8 @@ BOARD: Final = Board(
         Row(
             "Looks",
             [
-                Panel(
-                    "Time of a look",
-                    "Time of an operator's look at Kafka, Redis and the consumers.",
-                    "s",
-                    quantiles("flowagg_operator_look_seconds", 50, 99),
-                ),
-                Panel(
-                    "Looks that failed",
-                    "Looks at Kafka or Redis a second that did not succeed.",
-                    "ops",
-                    [
-                        Query(
-                            f"{per('target', rate('flowagg_operator_looks_failed_total'))} or on () "
-                            f'label_replace(0 * {_USED}, "target", "none", "", "")',
-                            "{{target}}",
-                        )
-                    ],
-                ),
+                panels.LOOK_TIME,
+                panels.LOOKS_FAILED,
                 Panel(
                     "Positions read anew",
                     "Positions that consumers read from Redis after a rebalance, a fail-over or a doubt.",

@@ -16,15 +16,12 @@ from flowagg_dashboards.model import (
     at_least_zero,
     of,
     per,
+    per_or_none,
     quantiles,
     rate,
 )
 
 _ACTED: Final = f"sum({rate('flowagg_operator_reconciles_total')})"
-
-
-def _none_yet(label: str, there: str = LOOKED) -> str:
-    return f'label_replace(0 * {there}, "{label}", "none", "", "")'
 
 
 def _scalings(direction: str) -> Query:
@@ -92,8 +89,7 @@ BOARD: Final = Board(
                     "none",
                     [
                         Query(
-                            f"{per('reason', of('flowagg_operator_scaling_held'), 'max')} or on () "
-                            f"{_none_yet('reason')}",
+                            per_or_none("reason", of("flowagg_operator_scaling_held"), LOOKED, "max"),
                             "{{reason}}",
                         )
                     ],
@@ -127,38 +123,20 @@ BOARD: Final = Board(
                     "ops",
                     [
                         Query(
-                            f"{per('action', rate('flowagg_operator_objects_total'))} or on () "
-                            f"{_none_yet('action', _ACTED)}",
+                            per_or_none("action", rate("flowagg_operator_objects_total"), _ACTED),
                             "{{action}}",
                         )
                     ],
                 ),
-                Panel(
-                    "Time of a look",
-                    "Time of a look at a FlowAggregator's Kafka, Redis and consumers.",
-                    "s",
-                    quantiles("flowagg_operator_look_seconds", 50, 99),
-                ),
-                Panel(
-                    "Looks that failed",
-                    "Looks at Kafka or Redis a second that did not succeed.",
-                    "ops",
-                    [
-                        Query(
-                            f"{per('target', rate('flowagg_operator_looks_failed_total'))} or on () "
-                            f"{_none_yet('target', _ACTED)}",
-                            "{{target}}",
-                        )
-                    ],
-                ),
+                panels.LOOK_TIME,
+                panels.LOOKS_FAILED,
                 Panel(
                     "Events",
                     "Kubernetes events a second: sent, left out to stay within the bound, failed.",
                     "ops",
                     [
                         Query(
-                            f"{per('result', rate('flowagg_operator_events_total'))} or on () "
-                            f"{_none_yet('result', _ACTED)}",
+                            per_or_none("result", rate("flowagg_operator_events_total"), _ACTED),
                             "{{result}}",
                         )
                     ],

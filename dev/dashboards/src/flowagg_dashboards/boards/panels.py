@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from flowagg_dashboards.model import ACTIVE, WAITS, YES_NO, Panel, Query, of, per, quantiles, rate, share
+from flowagg_dashboards.model import ACTIVE, WAITS, YES_NO, Panel, Query, of, per, per_or_none, quantiles, rate, share
 
 _READY: Final = ((None, "red"), (1, "green"))
 _WAITING: Final = ((None, "green"), (1, "red"))
@@ -125,6 +125,23 @@ COMMITTED: Final = Panel(
     "How fast the committed offsets move on, by partition.",
     "cps",
     [Query(per("partition", rate("flowagg_operator_committed_offset")), "{{partition}}")],
+)
+LOOK_TIME: Final = Panel(
+    "Time of a look",
+    "Time of an operator's look at a FlowAggregator's Kafka, Redis and consumers.",
+    "s",
+    quantiles("flowagg_operator_look_seconds", 50, 99),
+)
+LOOKS_FAILED: Final = Panel(
+    "Looks that failed",
+    "Looks at Kafka or Redis a second that did not succeed.",
+    "ops",
+    [
+        Query(
+            per_or_none("target", rate("flowagg_operator_looks_failed_total"), LOOKED),
+            "{{target}}",
+        )
+    ],
 )
 CONNECTIONS_OF: Final = "Open HTTP connections, by pod."
 

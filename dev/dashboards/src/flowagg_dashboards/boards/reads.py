@@ -3,7 +3,7 @@
 from typing import Final
 
 from flowagg_dashboards.boards import panels
-from flowagg_dashboards.model import Board, Panel, Query, Row, of, per, quantiles, rate
+from flowagg_dashboards.model import Board, Panel, Query, Row, of, per, per_or_none, quantiles, rate
 
 _CACHES: Final = (
     ("flowagg_reader_body_cache_bytes", "bodies: {{pod}}"),
@@ -12,9 +12,8 @@ _CACHES: Final = (
 
 
 def _made_of(counter: str) -> Query:
-    counted = per("result", rate(counter))
-    none = f'label_replace(0 * sum({of("flowagg_reader_body_cache_bytes")}), "result", "none", "", "")'
-    return Query(f"{counted} or on () {none}", "{{result}}")
+    there = f"sum({of('flowagg_reader_body_cache_bytes')})"
+    return Query(per_or_none("result", rate(counter), there), "{{result}}")
 
 
 BOARD: Final = Board(
