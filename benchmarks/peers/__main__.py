@@ -1,10 +1,10 @@
-"""Everything that is compared with others, in one run: consumers, the HTTP services, and how ours scales.
+"""Everything that is compared with others, in one run: consumers, the HTTP services; how ours scales, and its floors.
 
     make bench-peers
 
-Each part is a program of its own with options of its own: python -m benchmarks.peers.consumers, .http, .scale; all of
-them print tables, write benchmarks/results/ and pictures for docs/assets/. The last line says which bars hold, and the
-exit status follows.
+Each part is a program of its own with options of its own: python -m benchmarks.peers.consumers, .http, .scale,
+.budget; all of them print tables, write benchmarks/results/ and pictures for docs/assets/. The last line says which
+bars hold, and the exit status follows.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Final
 
 from flowagg.errors import FlowaggError
 
-from benchmarks.peers import scale
+from benchmarks.peers import budget, scale
 from benchmarks.peers.bars import Bar, summary
 from benchmarks.peers.consumers.__main__ import run as run_consumers
 from benchmarks.peers.http.benchmark import run as run_http
@@ -23,6 +23,7 @@ PARTS: Final[dict[str, Callable[[], list[Bar]]]] = {
     "consumers": lambda: run_consumers([]),
     "http": run_http,
     "scale": lambda: scale.run([]),
+    "budget": lambda: budget.run([]),
 }
 
 

@@ -25,6 +25,8 @@ from redis.retry import Retry
 
 from flowagg.settings import RedisSettings, sentinel_addresses
 
+_pack = redis.connection.HiredisRespSerializer().pack
+
 
 def connect(settings: RedisSettings, service: str, **options: Any) -> redis.Redis:
     """A client of the Redis master; nothing is connected yet. options: redis-py's, such as max_connections.
@@ -121,12 +123,18 @@ class _TlsConnection(_Tls, redis.connection.Connection): ...
 class _TlsManagedConnection(_Tls, redis.sentinel.SentinelManagedConnection): ...
 
 
-class _OnUvloop:
-    """A connection for asyncio whose closing is an error of Redis's also where uvloop is the one to tell.
+class _ForAsyncio:
+    """What redis-py's connections for asyncio lack.
 
     uvloop says RuntimeError where something is written to a transport that the other side has closed meanwhile, which
-    redis-py does not know: readers answered 500.
+    redis-py does not know: readers answered 500. And commands are packed in Python there, though redis-py has hiredis
+    do it elsewhere: for a reader's look at six partitions 14 us in place of 1.
     """
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """As redis-py's. Raises redis.DataError."""
+        packed: list[bytes] = _pack(*args)
+        return packed
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """As redis-py's. Raises redis.RedisError."""
@@ -136,10 +144,10 @@ class _OnUvloop:
             raise redis.ConnectionError(f"the connection is closed: {error}") from error
 
 
-class _AsyncConnection(_OnUvloop, redis.asyncio.connection.Connection): ...
+class _AsyncConnection(_ForAsyncio, redis.asyncio.connection.Connection): ...
 
 
-class _AsyncManagedConnection(_OnUvloop, redis.asyncio.sentinel.SentinelManagedConnection): ...
+class _AsyncManagedConnection(_ForAsyncio, redis.asyncio.sentinel.SentinelManagedConnection): ...
 
 
 class _AsyncTlsConnection(_AsyncTls, _AsyncConnection): ...

@@ -6,11 +6,11 @@ stand in for Kafka and fail at any record.
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import count, repeat
 from operator import length_hint
 from typing import Final, Protocol
 
+import msgspec
 from flowagg.errors import FlowaggError
 from flowagg.flow import ByteCounts, Flow, decode_flows, encode_column, encode_value
 from flowagg.idempotency import Mark, body_digest
@@ -53,40 +53,45 @@ class Acknowledgements:
     record. on_complete: called once, when the last report is in.
     """
 
-    __slots__ = ("_errors", "_last", "_left", "_on_complete", "delivered", "expected")
+    __slots__ = ("_errors", "_fewer", "_last", "_on_complete", "delivered", "expected")
 
     def __init__(self, expected: int, on_complete: Callable[[], None]) -> None:
-        self.expected = expected
-        self._on_complete = on_complete
-        self._left = left = [expected]
-        self._last = last = dict[int | None, int | None]()
+        self.expected = left = expected
+        self._last = last = dict[int | None, Report]()
         self._errors = errors = list[str]()
 
-        # A closure and not a method, for it is called for each record; and one that does not hold its owner.
+        # Closures and not methods, for one is called for each record; and such that do not hold their owner.
         def delivered(error: DeliveryError | None, report: Report) -> None:
+            nonlocal left
             if error is None:
                 # Reports of a partition come in offset order, so the last one is its largest offset.
-                last[report.partition()] = report.offset()
+                last[report.partition()] = report
             else:
                 errors.append(error.str())
-            left[0] -= 1
-            if not left[0]:
+            left -= 1
+            if not left:
                 on_complete()
 
+        def fewer(count: int) -> int:
+            nonlocal left
+            left -= count
+            return left
+
         self.delivered = delivered
+        self._on_complete = on_complete
+        self._fewer = fewer  # expect so many reports less; how many are left
 
     def stopped(self, handed: int, reason: str) -> None:
         """No record from place `handed` on was handed to Kafka: expect the reports of those before alone."""
         self._errors.append(reason)
-        self._left[0] -= self.expected - handed
-        self.expected = handed
-        if not self._left[0]:
+        fewer, self.expected = self.expected - handed, handed
+        if not self._fewer(fewer):
             self._on_complete()
 
     @property
     def complete(self) -> bool:
         """Whether every expected report is in."""
-        return not self._left[0]
+        return not self._fewer(0)
 
     @property
     def error(self) -> str | None:
@@ -94,12 +99,13 @@ class Acknowledgements:
         if self._errors:
             return self._errors[0]
         # librdkafka found out late that a retry was a repeat.
-        return "a record's offset is unknown" if None in self._last.values() else None
+        unknown = any(report.offset() is None for report in self._last.values())
+        return "a record's offset is unknown" if unknown else None
 
     @property
     def next_offsets(self) -> dict[int, int]:
         """Partition -> the offset after the largest acknowledged one."""
-        known = self._last.items()
+        known = ((part, report.offset()) for part, report in self._last.items())
         return {part: offset + 1 for part, offset in known if part is not None and offset is not None}
 
 
@@ -137,8 +143,7 @@ class KnownKeys:
             self._digests.popitem(last=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """The valid flows of one POST on their way to the log, one record each.
 
     size_bytes: at most what the records hold. key and digest: the Idempotency-Key and the body's

@@ -27,6 +27,9 @@ def form_of(content_types: Sequence[str]) -> Form:
     """The form that the Content-Type headers name. Raises Problem 400 or 415."""
     if len(content_types) > 1:
         raise Problem(400, "Nothing was kept: send one Content-Type, not several.")
+    form = _FORMS.get(content_types[0]) if content_types else None
+    if form is not None:
+        return form
     media_type = content_types[0].partition(";")[0].strip().lower() if content_types else ""
     form = _FORMS.get(media_type)
     if form is None:
@@ -37,6 +40,8 @@ def form_of(content_types: Sequence[str]) -> Form:
 
 def is_gzip(content_encodings: Sequence[str]) -> bool:
     """Whether the Content-Encoding headers name gzip. Raises Problem 415 for anything but that or nothing."""
+    if not content_encodings:
+        return False
     coding = ", ".join(content_encodings).strip().lower()
     known = _ENCODINGS.get(coding)
     if known is None:

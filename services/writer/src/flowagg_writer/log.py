@@ -5,9 +5,9 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 from confluent_kafka import KafkaException, Producer
 from flowagg.errors import FlowaggError
 from flowagg.kafka import (
@@ -47,8 +47,7 @@ class TooFewPartitions(FlowaggError):
     """The topic has fewer partitions than keyed records are spread over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Appending:
+class Appending(msgspec.Struct, frozen=True):
     """A batch on its way to the log. count: of its flows."""
 
     topic_id: str
@@ -194,9 +193,10 @@ class Log:
         # Not called by the producer's poll itself: whatever goes wrong there is told to the producer.
         appending, steps = self._hand_over(batch, topic, partial(loop.call_soon, end))
         try:
-            with contextlib.suppress(BufferError, KafkaException):
-                for _ in steps:
-                    pass
+            for _ in steps:
+                pass
+        except (BufferError, KafkaException):
+            pass  # kept by the acknowledgements, as in append
         except BaseException:
             appending = None  # raised in place of told
             raise
