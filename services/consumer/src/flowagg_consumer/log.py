@@ -3,10 +3,10 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Final, overload
+from typing import Any, Final
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ListOffsetsResultInfo, OffsetSpec, TopicDescription
@@ -26,11 +26,11 @@ from flowagg.kafka import (
 from flowagg.topic_rules import Finding, judge_topic
 
 from flowagg_consumer import effects as fx
+from flowagg_consumer.gathered import Gathered
 from flowagg_consumer.groups import Groups
 from flowagg_consumer.membership import Membership
 from flowagg_consumer.pace import Pace
-from flowagg_consumer.partition import DeadLetter, StopReason
-from flowagg_consumer.records import Records
+from flowagg_consumer.partition import DeadLetter
 from flowagg_consumer.settings import ConsumerSettings
 from flowagg_consumer.silence import Silence
 
@@ -39,14 +39,9 @@ _log = logging.getLogger(__name__)
 _FEATURE_POLLS: Final = 30
 _JOIN_SECONDS: Final = 1.0  # between tries
 _SEEK_PAUSE_SECONDS: Final = 0.001
-_TRUNCATED: Final = KafkaError(KafkaError._LOG_TRUNCATION).str()
-
-# Kafka's words for "the position is not in the log"; the core finds out on which side it lies.
-_STOPS: Final = {
-    KafkaError._AUTO_OFFSET_RESET: StopReason.POSITION_BEYOND_LOG,
-    KafkaError.OFFSET_OUT_OF_RANGE: StopReason.POSITION_BEYOND_LOG,
-    KafkaError._LOG_TRUNCATION: StopReason.LOG_TRUNCATED,
-}
+_CHUNK_MESSAGES: Final = 1_000
+"""So many messages are looked at while they are in the processor's caches, and their memory serves the next ones.
+Measured: 0.48 us a record in place of 0.6 with 20,000 at a time."""
 
 # Brokers that do not know the question, and users that may not ask it.
 _UNTOLD: Final = {
@@ -209,19 +204,29 @@ class Log:
         most = self._batch_records
         if self._pace is not None:
             most = min(most, self._pace.room(time.monotonic()))
-        messages = member.consume(1, wait_seconds) if most else []
-        if messages:
-            messages += member.consume(most - 1, self._linger_seconds)
-            fatal = next((error for m in messages if (error := m.error()) is not None and _is_fatal(error)), None)
-            if fatal is not None:
-                self._give_up(member, fatal.str())
-            if self._pace is not None:
-                self._pace.took(sum(message.error() is None for message in messages))
+        gathered = Gathered()
+        if most:
+            self._gather(member, gathered, most, wait_seconds)
+        if gathered.fatal is not None:
+            self._give_up(member, gathered.fatal)
+        if self._pace is not None:
+            self._pace.took(gathered.records)
         revoked, assigned, self._revoked, self._assigned = self._revoked, self._assigned, [], []
         failed, self._commit_failed = self._commit_failed, False
-        fetched = _sort_out(messages, revoked, assigned, failed)
-        self._silence.took(_places(fetched), drained=len(messages) < most)
+        fetched = gathered.fetched(revoked, assigned, failed)
+        self._silence.took(_places(fetched), drained=gathered.messages < most)
         return fetched
+
+    def _gather(self, member: Consumer, gathered: Gathered, most: int, wait_seconds: float) -> None:
+        """Wait for a message, then for more up to so many or until the batch has lingered, a chunk at a time."""
+        gathered.add(member.consume(1, wait_seconds))
+        deadline = time.monotonic() + self._linger_seconds
+        while 0 < gathered.messages < most:
+            asked = min(_CHUNK_MESSAGES, most - gathered.messages)
+            messages = member.consume(asked, max(0.0, deadline - time.monotonic()))
+            gathered.add(messages)
+            if len(messages) < asked:
+                break
 
     def start_describe(self) -> "Future[TopicDescription]":
         """Start a description of the topic; resolve it with await_topic()."""
@@ -442,91 +447,10 @@ def _speaks_consumer_protocol(settings: ConsumerSettings) -> bool | None:
     return False
 
 
-def _sort_out(messages: list[Message], revoked: list[int], assigned: list[int], commit_failed: bool) -> fx.Fetched:
-    by_partition: dict[int, list[Message]] = {}
-    stops: dict[int, tuple[StopReason, str]] = {}
-    ends: dict[int, int] = {}
-    errors: list[str] = []
-    for message in messages:
-        error = message.error()
-        number = message.partition()
-        if number is None:
-            errors.append(str(error))
-        elif error is None:
-            found = by_partition.get(number)
-            if found is None:
-                by_partition[number] = [message]
-            else:
-                found.append(message)
-        elif error.code() == KafkaError._PARTITION_EOF:
-            ends[number] = _offset(message)
-        elif error.code() in _STOPS:
-            # With auto.offset.reset=error librdkafka tells a truncated log as a reset that may not be, too.
-            truncated = _TRUNCATED in error.str()
-            stops[number] = StopReason.LOG_TRUNCATED if truncated else _STOPS[error.code()], error.str()
-        else:
-            errors.append(f"{error.name()}: {error.str()}")
-    records = {number: _columns(found) for number, found in by_partition.items()}
-    return fx.Fetched(revoked, assigned, records, ends, stops, errors, commit_failed)
-
-
 def _places(fetched: fx.Fetched) -> dict[int, int]:
     """By partition, the next offset to come."""
     return {number: runs[-1].offsets[-1] + 1 for number, runs in fetched.records.items()} | dict(fetched.ends)
 
 
-def _columns(messages: list[Message]) -> list[Records]:
-    """Messages of one partition as columns, split where the leader epoch changes."""
-    first, last = messages[0], messages[-1]
-    if first.leader_epoch() != last.leader_epoch():
-        split = next(place for place, message in enumerate(messages) if message.leader_epoch() != first.leader_epoch())
-        return _columns(messages[:split]) + _columns(messages[split:])
-    start, stop = _offset(first), _offset(last)
-    contiguous = stop - start == len(messages) - 1  # offsets ascend
-    return [
-        Records(
-            offsets=range(start, stop + 1) if contiguous else [_offset(message) for message in messages],
-            keys=[message.key() for message in messages],
-            values=[message.value() for message in messages],
-            leader_epoch=_epoch(last.leader_epoch()),
-            timestamps=_Timestamps(messages),
-        )
-    ]
-
-
-class _Timestamps(Sequence[int]):
-    """The log-append times of messages, taken from them when they are looked at: few records need theirs."""
-
-    def __init__(self, messages: Sequence[Message]) -> None:
-        self._messages = messages
-
-    def __len__(self) -> int:
-        return len(self._messages)
-
-    def __iter__(self) -> Iterator[int]:
-        return (message.timestamp()[1] for message in self._messages)
-
-    @overload
-    def __getitem__(self, place: int) -> int: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[int]: ...
-
-    def __getitem__(self, place: int | slice) -> int | Sequence[int]:
-        if isinstance(place, slice):
-            return _Timestamps(self._messages[place])
-        return self._messages[place].timestamp()[1]
-
-
-def _is_fatal(error: KafkaError) -> bool:
-    return error.fatal() or error.code() == KafkaError._FATAL
-
-
 def _epoch(epoch: int | None) -> int:
     return -1 if epoch is None else epoch
-
-
-def _offset(message: Message) -> int:
-    offset = message.offset()
-    assert offset is not None  # noqa: S101 - a fetched message has one
-    return offset
