@@ -10,7 +10,7 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
     """What the consumer reads from the environment."""
 
     batch_records: int = Field(
-        20_000, ge=1, le=100_000, description="Most records that are taken from the log at a time."
+        10_000, ge=1, le=100_000, description="Most records that are taken from the log at a time."
     )
     batch_linger_ms: int = Field(
         5,
