@@ -30,7 +30,7 @@ from flowagg_writer.batch import Acknowledgements, KnownKeys, plan
 from flowagg_writer.partitioner import partitioner
 
 BAND: Final = 1.5
-REFERENCE: Final = {"consumer": 1.9, "writer": 2.5, "writer, keyed": 6.1, "reader": 4.9}
+REFERENCE: Final = {"consumer": 1.55, "writer": 2.5, "writer, keyed": 6.1, "reader": 4.9}
 _TURNS: Final = 15
 _FLOWS: Final = 60_000
 _KEYS: Final = 20_000

@@ -4,7 +4,7 @@
 
 A real Kafka and a real Redis on this machine; each service has one core, as have the floors. CPU is that of the whole
 process, librdkafka's threads and the kernel's work for it included; of Redis it is shown apart. What no step explains
-is in the last one of each loop.
+is in the last one of each loop. Steps are measured alone, with other things in the caches: it may be less than nothing.
 
 consumer: a log of 6 partitions, 100,000 flow keys. Floor: consume the records and do not look at them, and send Redis
     the same fields and totals in HSETs of 10,000 records, packed before, reading the replies.
