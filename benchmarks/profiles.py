@@ -11,6 +11,7 @@ it; threads of librdkafka are not seen.
 import argparse
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,8 @@ ASSETS: Final = Path(__file__).parents[1] / "docs" / "assets"
 HOUR: Final = 1_000_000
 _KEYS: Final = 10_000
 _FLOWS: Final = 4_000_000
+_TITLE: Final = re.compile('(<text id="title"[^>]*>)[^<]*')
+"""Of a recording; py-spy puts its command line there."""
 _RATE: Final = 500
 """samples a second"""
 _SETTLE_SECONDS: Final = 1.0
@@ -74,7 +77,8 @@ def _record(spy: str, seconds: int, name: str, service: Service) -> None:
     if done.returncode != 0 or not file.is_file():
         sys.exit(f"py-spy could not record {name}:\n{done.stderr[-2000:]}")
     # Paths of this machine are nobody's business.
-    file.write_text(file.read_text(encoding="utf-8").replace(f"{ASSETS.parents[1]}/", ""), encoding="utf-8")
+    text = file.read_text(encoding="utf-8").replace(f"{ASSETS.parents[1]}/", "")
+    file.write_text(_TITLE.sub(rf"\g<1>{name}: samples of its Python", text), encoding="utf-8")
     print(f"written: {file.relative_to(ASSETS.parents[1])}", flush=True)
 
 
