@@ -225,7 +225,9 @@ class Log:
             asked = min(_CHUNK_MESSAGES, most - gathered.messages)
             messages = member.consume(asked, max(0.0, deadline - time.monotonic()))
             gathered.add(messages)
-            if len(messages) < asked:
+            brought = len(messages)
+            del messages  # before the next ones are made
+            if brought < asked:
                 break
 
     def start_describe(self) -> "Future[TopicDescription]":

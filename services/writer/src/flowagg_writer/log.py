@@ -175,7 +175,9 @@ class Log:
         return appending.position()
 
     def begin(self, batch: Batch, timeout_seconds: float, ended: Callable[[Appending], None]) -> None:
-        """As append, for few flows: all are handed over now. ended: called once, in a later turn of the loop.
+        """As append, for some thousand flows at most: all are handed over now.
+
+        ended: called once, in a later turn of the loop.
 
         Raises what append raises when nothing of the batch is in the log; its other errors are told by the Appending.
         """
