@@ -1,14 +1,22 @@
 """Free ports on the loopback."""
 
 import socket
+from collections import deque
+from typing import Final
+
+_given: Final = deque[int](maxlen=256)
+"""What this process was told last. The system gives a port again while whoever asked for it has yet to take it."""
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that was free a moment ago, and that this process was not told just before."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _given:
+            _given.append(port)
+            return port
 
 
 def free_ports(count: int) -> list[int]:
