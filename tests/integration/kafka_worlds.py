@@ -331,7 +331,7 @@ class Real:
     def join(self) -> Follower:
         log = Log(self._settings)
         self._logs.append(log)
-        self.followers.append(Follower(self, log, lambda: log.fetch(0.1)))
+        self.followers.append(Follower(self, log, lambda: log.fetch(0.1, 0.005)))
         return self.followers[-1]
 
     def leave(self, follower: Follower) -> None:

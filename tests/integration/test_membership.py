@@ -145,7 +145,7 @@ def test_records_that_do_not_come_are_noticed(place: Place) -> None:
         assert producer.flush(20) == 0
 
     def fetch() -> None:
-        fetched = log.fetch(0.1)
+        fetched = log.fetch(0.1, 0.005)
         for number in fetched.assigned:
             assigned.append(number)
             log.restart(number, Start(places[number], -1))

@@ -137,7 +137,8 @@ class Member:
                 continue
             self._fetch_one(number, start, batch, records, ends, stops)
         failed, self.commit_fails = self.commit_fails, False
-        return fx.Fetched(revoked, assigned, records, ends, stops, commit_failed=failed)
+        more = bool(records) and self._rng.random() < 0.5
+        return fx.Fetched(revoked, assigned, records, ends, stops, commit_failed=failed, more=more)
 
     def assignment_start(self, number: int) -> fx.Start | None:
         """The callback assigns paused: the core starts the partition once it knows where."""

@@ -59,19 +59,26 @@ MUTATIONS = [
     ),
     Mutation(
         "fenced cache fill",
-        ((PARTITION, "if stored_position != self.position or incarnation != self.meta.incarnation:", "if False:"),),
+        (
+            (
+                PARTITION,
+                "if stored_position != self.sent_position or incarnation != self.meta.incarnation:",
+                "if False:",
+            ),
+        ),
         # Seeds notice it where there is no meta at all; this test shows the wrong totals.
         "tests/integration/test_store.py::test_totals_read_at_another_position_never_reach_the_view",
     ),
     Mutation(
         "drop of what is in memory and in flight",
         (
-            (CORE, "kept = partition if number != blamed and partition.settled else None", "kept = partition"),
-            (CORE, "meta.position == kept.position and meta.writer", "kept.resume(meta.position) and meta.writer"),
+            (CORE, "kept = partition if number != blamed else None", "kept = partition"),
+            (CORE, "meta.position == kept.sent_position\n", "kept.resume(meta.position)\n"),
             (
                 PARTITION,
                 "    def forget(self",
-                "    def resume(self, position: int) -> bool:\n        self.position = position\n"
+                "    def resume(self, position: int) -> bool:\n"
+                "        self.position = self.sent_position = position\n"
                 "        return True\n\n"
                 "    def forget(self",
             ),
@@ -84,6 +91,18 @@ MUTATIONS = [
     Mutation(
         "hours expire before the first record of a tick counts",
         ((PARTITION, "if hour < self.floor:", "if False:"),),
+    ),
+    Mutation(
+        "what was folded before a tick of retention is sent before it",
+        ((CORE, "if examined.tick is not None and partition.open is not None:", "if False:"),),
+    ),
+    Mutation(
+        "nothing is forgotten that an open batch has",
+        (
+            (CORE, "yield from self._send_open([largest.number], description)", "yield from ()"),
+            (CORE, "is not largest or largest.open is not None:", "is not largest:"),
+            (PARTITION, "        assert self.open is None  # noqa: S101\n", ""),
+        ),
     ),
     Mutation(
         "records are cut where a tick of retention begins",
@@ -126,7 +145,7 @@ MUTATIONS = [
     ),
     Mutation(
         "writer id on a lost reply",
-        ((CORE, "and meta.writer == self._writer and", "and"),),
+        ((CORE, "and meta.writer == self._writer\n", "\n"),),
         "tests/unit/test_core.py::test_after_a_lost_reply_memory_is_kept_only_if_this_writer_wrote_last",
     ),
     Mutation(

@@ -79,6 +79,10 @@ class Process:
         self.connection = Connection(world.redis, world.rng)
         config = Config(
             idle_seconds=0.1,
+            linger_seconds=0.001,
+            batch_records=world.batch_records,
+            batch_writes=world.batch_writes,
+            batch_seconds=0.05,
             max_in_flight=2,
             reread_seconds=0.5,
             commit_seconds=1.0,
@@ -169,6 +173,7 @@ class World:
         self.steps = 0
         self.lines: deque[tuple[int, str, object, object]] = deque(maxlen=_TRACE_LINES)
         self.batch = rng.choice([1, 2, 5, 20])
+        self.batch_records, self.batch_writes = rng.choice([(10**6, 10**6), (10**6, 6), (8, 10**6), (1, 1)])
         self.cache_bytes = rng.choice([0, 2000, 10**6, 10**6])
         self.rules = oracle.Rules(WINDOW_MS, rng.choice([None, 800, 4000]))
         self._ids = 0

@@ -3,23 +3,15 @@
 from typing import Any, ClassVar
 
 import pytest
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import KafkaError, Message, TopicPartition
 from flowagg_consumer import log as log_module
 from flowagg_consumer.log import Log
 from flowagg_consumer.settings import ConsumerSettings
 
 
-class Failure:
+def failure(code: int) -> Message:
     """A message that holds an error alone."""
-
-    def __init__(self, code: int) -> None:
-        self._error = KafkaError(code, "the group id does not exist")
-
-    def error(self) -> KafkaError:
-        return self._error
-
-    def partition(self) -> None:
-        return None
+    return Message(error=KafkaError(code, "the group id does not exist"))
 
 
 class Member:
@@ -29,7 +21,7 @@ class Member:
 
     def __init__(self, properties: dict[str, Any]) -> None:
         self.properties = properties
-        self.messages: list[Failure] = []
+        self.messages: list[Message] = []
         self.closed = False
         self.given: list[int] = []
         Member.made.append(self)
@@ -37,7 +29,7 @@ class Member:
     def subscribe(self, _: list[str], **callbacks: Any) -> None:
         self.callbacks = callbacks
 
-    def consume(self, _: int, __: float) -> list[Failure]:
+    def consume(self, _: int, __: float) -> list[Message]:
         found, self.messages = self.messages, []
         return found
 
@@ -70,17 +62,17 @@ def test_a_member_that_has_failed_for_good_is_replaced_and_its_partitions_are_gi
     (old,) = Member.made
     old.callbacks["on_assign"](old, parts(0, 1, 2))
     old.callbacks["on_revoke"](old, parts(1))
-    assert log.fetch(0).assigned == [0, 2]
-    old.messages = [Failure(KafkaError._FATAL)]
-    fetched = log.fetch(0)
+    assert log.fetch(0, 0).assigned == [0, 2]
+    old.messages = [failure(KafkaError._FATAL)]
+    fetched = log.fetch(0, 0)
     assert (fetched.assigned, fetched.revoked) == ([], [0, 2])
     assert "the group id does not exist" in fetched.errors[0]
-    assert log.fetch(0).records == {}
+    assert log.fetch(0, 0).records == {}
     _, new = Member.made
     # What the old one is told while it leaves is nothing of the new one's.
     old.callbacks["on_revoke"](old, parts(0, 2))
     new.callbacks["on_assign"](new, parts(0))
-    fetched = log.fetch(0)
+    fetched = log.fetch(0, 0)
     assert (fetched.assigned, fetched.revoked) == ([0], [])
     assert new.given == [0]
 
@@ -94,14 +86,14 @@ def test_no_protocol_is_guessed_while_no_broker_answers(monkeypatch: pytest.Monk
     log = Log(ConsumerSettings())
     (probe,) = Member.made  # of the properties alone
     assert probe.closed
-    assert "Kafka does not answer" in log.fetch(0).errors[0]
+    assert "Kafka does not answer" in log.fetch(0, 0).errors[0]
     assert len(Member.made) == 1
-    assert log.fetch(0).errors == []
+    assert log.fetch(0, 0).errors == []
     assert Member.made[1].properties["group.protocol"] == "consumer"
 
 
 def test_a_member_with_an_error_that_passes_stays(log: Log) -> None:
     (member,) = Member.made
-    member.messages = [Failure(KafkaError._ALL_BROKERS_DOWN)]
-    assert len(log.fetch(0).errors) == 1
+    member.messages = [failure(KafkaError._ALL_BROKERS_DOWN)]
+    assert len(log.fetch(0, 0).errors) == 1
     assert Member.made == [member]

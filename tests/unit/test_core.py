@@ -19,9 +19,9 @@ META = Meta(0, "t", -1, 0, False, "i")
 class Driven:
     """A core and its effects; answers are given one by one."""
 
-    def __init__(self, max_in_flight: int = 2) -> None:
+    def __init__(self, max_in_flight: int = 2, cache_bytes: int = 10**6) -> None:
         self.now = 0.0
-        config = Config(0.1, max_in_flight, 1000.0, 1000.0, 0.5, 10**6, Window(86_400_000))
+        config = Config(0.1, 0.005, 10, 10, 0.25, max_in_flight, 1000.0, 1000.0, 0.5, cache_bytes, Window(86_400_000))
         self.core = Core(config, "me", lambda: self.now, lambda: "i", lambda *_: None)
         self._steps = self.core.run()
         self.effect: fx.Effect = next(self._steps)
@@ -271,3 +271,138 @@ def test_a_stored_position_that_has_gone_back_is_noticed_while_idle() -> None:
     driven.expect(fx.AwaitTopic, "t")
     driven.load(Meta(5, "t", 0, 0, False, "i"))
     assert driven.core.running[0].position == 5
+
+
+def waiting(driven: Driven, first: int, count: int) -> fx.Fetch:
+    """Fetch records while more of them wait."""
+    asked: fx.Fetch = driven.expect(fx.Fetch, fx.Fetched(records={0: [records(first, count)]}, more=True))
+    return asked
+
+
+def test_while_records_wait_they_are_folded_into_one_batch_until_its_time_is_over() -> None:
+    driven = Driven()
+    driven.run_partition()
+    assert waiting(driven, 0, 2) == fx.Fetch(0.1, 0.005)
+    driven.now += 0.001
+    assert waiting(driven, 2, 1) == fx.Fetch(0.005, 0.005)
+    driven.now += 0.2
+    left = waiting(driven, 3, 1)
+    assert left.wait_seconds == left.linger_seconds == pytest.approx(0.004)
+    assert waiting(driven, 4, 2) == fx.Fetch(0.0, 0.0)
+    assert (driven.core.running[0].position, driven.core.running[0].sent_position) == (6, 0)
+    driven.now += 0.05
+    waiting(driven, 6, 1)
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, "t")
+    apply = driven.command(fx.Apply)
+    assert (apply.expected, apply.position) == (0, 7)
+    assert apply.hours[0].pairs[1] == b"7 14"
+    waiting(driven, 7, 1)  # a batch of its own, with its own time
+    assert isinstance(driven.effect, fx.Fetch)
+
+
+@pytest.mark.parametrize("end", [{}, {0: 4}])
+def test_a_batch_is_sent_as_soon_as_no_more_records_wait(end: dict[int, int]) -> None:
+    driven = Driven()
+    driven.run_partition()
+    waiting(driven, 0, 4)
+    driven.expect(fx.Fetch, fx.Fetched(ends=end, more=bool(end)))
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, "t")
+    assert driven.command(fx.Apply).position == 4
+
+
+def test_a_batch_is_bounded_by_its_records() -> None:
+    driven = Driven()
+    driven.run_partition()
+    waiting(driven, 0, 9)
+    waiting(driven, 9, 1)
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, "t")
+    assert driven.command(fx.Apply).position == 10
+
+
+def test_a_batch_is_bounded_by_what_it_writes() -> None:
+    driven = Driven()
+    driven.run_partition()
+    bad = Records(range(10), [b"no flow key"] * 10, [encode_value(1, 2)] * 10, 0, [0] * 10)
+    driven.expect(fx.Fetch, fx.Fetched(records={0: [bad]}, more=True))
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, "t")
+    driven.expect(fx.SendDeadLetters)
+    assert driven.command(fx.Apply).position == 10
+
+
+def test_totals_that_are_missing_are_read_once_a_batch() -> None:
+    driven = Driven()
+    driven.run_partition(Meta(3, "t", 0, 0, False, "i"))
+    waiting(driven, 3, 2)
+    waiting(driven, 5, 1)
+    driven.expect(fx.Fetch, fx.Fetched())
+    assert len(driven.command(fx.ReadTotals).fields) == 1
+    driven.expect(fx.Receive, (3, "i", [b"10 20"]))
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, "t")
+    assert driven.command(fx.Apply).hours[0].pairs[1] == b"13 26"
+
+
+def test_an_open_batch_outlives_a_lost_reply_where_redis_holds_what_was_sent() -> None:
+    driven = Driven(max_in_flight=1)
+    driven.run_partition()
+    driven.fetch(0, 2)
+    driven.expect(fx.AwaitTopic, "t")
+    driven.command(fx.Apply)
+    waiting(driven, 2, 3)
+    driven.now += 10
+    waiting(driven, 5, 1)
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, "t")
+    driven.expect(fx.Receive, fx.StoreAway("timeout"))
+    driven.expect(fx.Disconnect)
+    driven.expect(fx.Pause)
+    driven.now += 10
+    driven.expect(fx.Fetch, fx.Fetched())
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.command(fx.Load)
+    driven.expect(fx.Receive, {0: Meta(2, "t", 0, 0, False, "i", writer="me")})
+    driven.expect(fx.AwaitTopic, "t")
+    assert driven.expect(fx.Restart).start == fx.Start(6, 0)
+    assert driven.core.counts.loads["kept"] == 1
+    driven.fetch(6, 1)
+    driven.expect(fx.AwaitTopic, "t")
+    apply = driven.command(fx.Apply)
+    assert (apply.expected, apply.position, apply.hours[0].pairs[1]) == (2, 7, b"7 14")
+
+
+def test_what_was_read_before_a_log_was_seen_to_be_cut_is_applied() -> None:
+    driven = Driven()
+    driven.run_partition()
+    waiting(driven, 0, 2)
+    driven.expect(fx.Fetch, fx.Fetched(stops={0: (StopReason.LOG_TRUNCATED, "truncated")}))
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, "t")
+    assert driven.command(fx.Apply).position == 2
+    assert driven.command(fx.Diverge).expected == 2
+
+
+def test_what_is_folded_is_applied_before_a_consumer_ends() -> None:
+    driven = Driven()
+    driven.run_partition()
+    waiting(driven, 0, 2)
+    driven.core.stopping = True
+    waiting(driven, 2, 1)
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, "t")
+    assert driven.command(fx.Apply).position == 3
+    driven.expect(fx.Receive, True)
+    assert driven.effect == fx.Commit({0: 3})
+
+
+def test_memory_is_freed_of_a_partition_whose_batch_has_been_sent() -> None:
+    driven = Driven(cache_bytes=100)
+    driven.run_partition()
+    waiting(driven, 0, 2)
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, "t")
+    assert driven.command(fx.Apply).position == 2
+    assert driven.core.running[0].cached_entries == 0

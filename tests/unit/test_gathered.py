@@ -1,9 +1,6 @@
-"""Messages of Kafka's client become columns of records, a chunk at a time."""
+"""Messages of Kafka's client become columns of records."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 from confluent_kafka import KafkaError, Message
 from flowagg_consumer.gathered import Gathered
@@ -12,46 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-@dataclass(frozen=True)
-class Record:
-    """A message, as far as it is looked at."""
-
-    number: int | None
-    at: int
-    epoch: int | None = 0
-    failure: KafkaError | None = None
-
-    def error(self) -> KafkaError | None:
-        return self.failure
-
-    def partition(self) -> int | None:
-        return self.number
-
-    def offset(self) -> int:
-        return self.at
-
-    def leader_epoch(self) -> int | None:
-        return self.epoch
-
-    def key(self) -> bytes:
-        return b"key %d" % self.at
-
-    def value(self) -> bytes:
-        return b"value %d" % self.at
-
-    def timestamp(self) -> tuple[int, int]:
-        return 2, 1_000 + self.at
-
-
-def gathered(*chunks: Sequence[Record]) -> Gathered:
-    found = Gathered()
-    for chunk in chunks:
-        found.add(cast(list[Message], list(chunk)))
-    return found
+def message(number: int, at: int, epoch: int | None = 0, error: KafkaError | None = None) -> Message:
+    told: dict[str, Any] = {} if epoch is None else {"leader_epoch": epoch}
+    return Message(
+        topic="flows",
+        partition=number,
+        offset=at,
+        key=b"key %d" % at,
+        value=b"value %d" % at,
+        timestamp=(2, 1_000 + at),
+        error=error,
+        **told,
+    )
 
 
 def runs(found: Gathered, number: int = 0) -> list[tuple[int, list[int]]]:
-    return [(run.leader_epoch, list(run.offsets)) for run in found.fetched([], [], False).records[number]]
+    return [(run.leader_epoch, list(run.offsets)) for run in found.by_partition[number]]
 
 
 log = st.lists(
@@ -60,56 +33,68 @@ log = st.lists(
 )
 
 
-@given(log, st.lists(st.integers(0, 40), max_size=5))
-def test_chunks_make_the_same_columns_as_one_fetch_of_all(steps: list[tuple[int, int, int]], cuts: list[int]) -> None:
+@given(log)
+def test_columns_hold_what_the_messages_do(steps: list[tuple[int, int, int]]) -> None:
     at, epoch = [0, 0], [0, 0]
-    records = []
+    messages = []
     for number, step, change in steps:
         at[number] += step
         epoch[number] += change
-        records.append(Record(number, at[number], epoch[number]))
-    ends = [0, *sorted(cuts), len(records)]
-    parts = gathered(*(records[start:stop] for start, stop in pairwise(ends)))
-    assert (parts.messages, parts.records) == (len(records), len(records))
+        messages.append(message(number, at[number], epoch[number]))
+    found = Gathered(messages)
+    assert found.messages == found.count == len(messages)
     for number in {number for number, *_ in steps}:
-        mine = [record for record in records if record.number == number]
-        columns = parts.fetched([], [], False).records[number]
         rows = [
             (run.leader_epoch, *row)
-            for run in columns
+            for run in found.by_partition[number]
             for row in zip(run.offsets, run.keys, run.values, run.timestamps, strict=True)
         ]
-        expected = [(r.epoch, r.at, r.key(), r.value(), r.timestamp()[1]) for r in mine]
+        expected = [
+            (m.leader_epoch(), m.offset(), m.key(), m.value(), m.timestamp()[1])
+            for m in messages
+            if m.partition() == number
+        ]
         assert rows == expected
-        assert len({run.leader_epoch for run in columns}) == len(columns)
 
 
-def test_offsets_without_a_gap_are_a_range_over_chunks() -> None:
-    found = gathered([Record(0, 5), Record(0, 6)], [Record(0, 7)], [Record(1, 1)], [Record(0, 8)])
-    columns: Any = found.fetched([], [], False).records
-    assert columns[0][0].offsets == range(5, 9)
-    assert columns[1][0].offsets == range(1, 2)
+def test_offsets_without_a_gap_are_a_range() -> None:
+    found = Gathered([message(0, 5), message(0, 6), message(1, 1), message(0, 7), message(0, 8)])
+    assert [run.offsets for run in found.by_partition[0]] == [range(5, 7), range(7, 9)]
+    assert [run.offsets for run in found.by_partition[1]] == [range(1, 2)]
 
 
 def test_a_gap_stays_one_run() -> None:
-    assert runs(gathered([Record(0, 5), Record(0, 7)], [Record(0, 8)], [Record(0, 11)])) == [(0, [5, 7, 8, 11])]
+    assert runs(Gathered([message(0, 5), message(0, 7), message(0, 8)])) == [(0, [5, 7, 8])]
 
 
 def test_an_epoch_that_is_not_told_is_none_that_changes() -> None:
-    assert runs(gathered([Record(0, 1, None)], [Record(0, 2, None)])) == [(-1, [1, 2])]
+    assert runs(Gathered([message(0, 1, None), message(0, 2, None)])) == [(-1, [1, 2])]
+
+
+def test_timestamps_are_a_sequence() -> None:
+    (run,) = Gathered([message(0, 1), message(0, 2), message(0, 3)]).by_partition[0]
+    assert (len(run.timestamps), run.timestamps[0], max(run.timestamps)) == (3, 1_001, 1_003)
+    assert list(run.after(1).timestamps) == [1_002, 1_003]
+    assert run.between(1, 2).timestamps[0] == 1_002
 
 
 def test_what_is_no_record_is_told_apart() -> None:
     end = KafkaError(KafkaError._PARTITION_EOF)
     beyond = KafkaError(KafkaError._AUTO_OFFSET_RESET, "no such offset")
     fatal = KafkaError(KafkaError._FATAL, "the group id does not exist")
-    found = gathered(
-        [Record(0, 1), Record(0, 2, failure=end)],
-        [Record(1, 9, failure=beyond), Record(None, 0, failure=fatal)],
+    away = KafkaError(KafkaError._ALL_BROKERS_DOWN)
+    found = Gathered(
+        [
+            message(0, 1),
+            message(0, 2, error=end),
+            message(1, 9, error=beyond),
+            Message(error=fatal),
+            Message(error=away),
+            message(0, 2),
+        ]
     )
-    fetched = found.fetched([3], [4], True)
-    assert (found.messages, found.records, found.fatal) == (4, 1, "the group id does not exist")
-    assert fetched.ends == {0: 2}
-    assert fetched.stops == {1: (StopReason.POSITION_BEYOND_LOG, "no such offset")}
-    assert "the group id does not exist" in fetched.errors[0]
-    assert (fetched.revoked, fetched.assigned, fetched.commit_failed) == ([3], [4], True)
+    assert (found.messages, found.count, found.fatal) == (6, 2, "the group id does not exist")
+    assert runs(found) == [(0, [1, 2])]
+    assert found.ends == {0: 2}
+    assert found.stops == {1: (StopReason.POSITION_BEYOND_LOG, "no such offset")}
+    assert ["_FATAL" in found.errors[0], "_ALL_BROKERS_DOWN" in found.errors[1]] == [True, True]

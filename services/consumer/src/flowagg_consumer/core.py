@@ -26,13 +26,20 @@ _MAX_BACKOFF_DOUBLINGS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """idle_seconds: longest wait for records. max_in_flight: script calls sent and not answered.
+    """idle_seconds: longest wait for records. linger_seconds: for more once there are some.
+    batch_records, batch_writes, batch_seconds: of one partition in one script call: most records, most of what is
+    written, longest time from the first record on; as soon as no more records wait, all is sent.
+    max_in_flight: script calls sent and not answered.
     reread_seconds, commit_seconds: between two of each. retry_seconds: before the first retry of a
     partition that could not be loaded; doubled with each failure of Kafka's up to 16-fold. cache_bytes: estimate
     of memory for totals and marks. window: of dedupe, in log time. retention: of hours, in log time.
     """
 
     idle_seconds: float
+    linger_seconds: float
+    batch_records: int
+    batch_writes: int
+    batch_seconds: float
     max_in_flight: int
     reread_seconds: float
     commit_seconds: float
@@ -67,15 +74,24 @@ class Counts:
 
 
 class _Description:
-    """A description of the topic that was started after the records had arrived; awaited once."""
+    """A description of the topic that is started after the records have arrived; awaited once."""
 
-    def __init__(self, ticket: object, trouble: dict[str, str]) -> None:
-        self._ticket = ticket
+    def __init__(self, trouble: dict[str, str]) -> None:
+        self._ticket: object = None
+        self._started = False
         self._trouble = trouble
         self._topic_id: str | None = None
 
+    def start(self) -> Steps[None]:
+        """Have it made beside what comes before it is awaited."""
+        if not self._started:
+            self._started = True
+            self._ticket = yield fx.StartDescribe()
+
     def topic_id(self) -> Steps[str]:
+        """What it says. Raises LogAway."""
         if self._topic_id is None:
+            yield from self.start()
             self._topic_id = yield fx.AwaitTopic(self._ticket)
             self._trouble.pop("kafka", None)  # it answers
         return self._topic_id
@@ -117,48 +133,88 @@ class Core:
         self._refetched: set[int] = set()
         self._failures: dict[int, int] = {}  # of Kafka's in a row, by partition
         self._committed: dict[int, int] = {}
+        self._lingers_until = clock()
         self._next_reread = clock() + config.reread_seconds
         self._next_commit = clock() + config.commit_seconds
 
     def run(self) -> Steps[None]:
-        """Work until `stopping` is set; then wait for what is in flight, and commit."""
+        """Work until `stopping` is set; then send what is folded, wait for what is in flight, and commit."""
         while not self.stopping:
             yield from self.turn()
+        yield from self._send_open(self._open(), _Description(self.trouble))
         yield from self._receive_all()
         yield from self._commit(at_once=True)
 
     def turn(self) -> Steps[None]:
         """One round: load what is due, fetch, carry, look again, commit."""
         yield from self._load_due()
-        fetched: fx.Fetched = yield fx.Fetch(self._config.idle_seconds)
+        fetched: fx.Fetched = yield self._fetch()
         yield from self._take_membership(fetched)
         for error in fetched.errors:
             self._note("kafka", error)
         if fetched.commit_failed:
             self._committed.clear()
+        # Step 2: the description starts after the consume has returned.
+        description = _Description(self.trouble)
         if fetched.records or fetched.ends or fetched.stops:
-            # Step 2: the description starts after the consume has returned; it runs beside the fold.
-            description = _Description((yield fx.StartDescribe()), self.trouble)
+            if not fetched.more or fetched.ends or fetched.stops or self._due():
+                yield from description.start()  # it runs beside the fold
             for number, (reason, detail) in fetched.stops.items():
                 yield from self._cannot_read(number, Stop(reason, detail), description)
             for number, runs in fetched.records.items():
                 yield from self._carry(number, runs, description)
+            # While more records wait they are folded into the same batches: each total is then written once.
+            closing = {*fetched.ends, *self._due()} if fetched.more else self._open()
+            yield from self._send_open(closing, description)
             for number, end in fetched.ends.items():
                 # An end that came with records behind a gap says nothing until they are fetched again.
                 if number not in self._refetched:
                     yield from self._move(number, end, description)
             self._refetched.clear()
         else:
+            yield from self._send_open(self._open(), description)
             yield from self._receive_all()
             if "kafka" in self.trouble and not (self.running or self.loading or self.stopped):
                 yield from self._ask_again()
         yield from self._reread()
         yield from self._commit()
 
+    def _fetch(self) -> fx.Fetch:
+        """What to wait for: anything, or what still belongs to the open batches."""
+        if not self._open():
+            return fx.Fetch(self._config.idle_seconds, self._config.linger_seconds)
+        left = max(0.0, self._lingers_until - self._clock())
+        return fx.Fetch(left, left)
+
+    def _open(self) -> list[int]:
+        """The partitions with an open batch."""
+        return [number for number, partition in self.running.items() if partition.open is not None]
+
+    def _due(self) -> list[int]:
+        """Those of them whose batch is to be sent though more records wait."""
+        now, config = self._clock(), self._config
+        due = []
+        for number, partition in self.running.items():
+            batch = partition.open
+            if batch is not None and (
+                batch.records >= config.batch_records
+                or batch.writes >= config.batch_writes
+                or (batch.due_at is not None and batch.due_at <= now)
+            ):
+                due.append(number)
+        return due
+
+    def _send_open(self, numbers: Iterable[int], description: _Description) -> Steps[None]:
+        """Step 4, for the open batches of partitions."""
+        for number in numbers:
+            partition = self.running.get(number)
+            if partition is not None and partition.open is not None:
+                yield from self._guard(partition, self._close(partition, description))
+
     def _ask_again(self) -> Steps[None]:
         """Without partitions nothing else would show that Kafka is back."""
         try:
-            yield from _Description((yield fx.StartDescribe()), self.trouble).topic_id()
+            yield from _Description(self.trouble).topic_id()
         except fx.LogAway as error:
             self._note(error.source, str(error))
 
@@ -187,7 +243,8 @@ class Core:
                 yield fx.CheckTopic()
                 self._topic_checked = True
                 self._well("topic")
-            description = _Description((yield fx.StartDescribe()), self.trouble)
+            description = _Description(self.trouble)
+            yield from description.start()
             metas: Mapping[int, Meta | DamagedView | None] = yield from self._request(fx.Load(due))
             topic_id = yield from description.topic_id()
             fresh = [number for number in due if metas[number] is None]
@@ -224,7 +281,7 @@ class Core:
             return
         kept = loading.kept
         if kept is not None and self._is_mine(kept, meta):
-            kept.applied = kept.position
+            kept.applied = kept.sent_position
             self.counts.loads["kept"] += 1
         else:
             kept = Partition(number, meta, self._config.window, self._config.retention)
@@ -251,7 +308,9 @@ class Core:
         written other records up to it.
         """
         return (
-            meta.position == kept.position and meta.writer == self._writer and meta.incarnation == kept.meta.incarnation
+            meta.position == kept.sent_position
+            and meta.writer == self._writer
+            and meta.incarnation == kept.meta.incarnation
         )
 
     # Steps 2 to 4 ------------------------------------------------------------------------------
@@ -265,13 +324,17 @@ class Core:
             rest: Records | None = run
             while rest is not None and self.running.get(number) is partition:
                 rest = yield from self._guard(partition, self._carry_some(partition, rest, description))
-        self._bound_cache()
+        yield from self._bound_cache(description)
 
     def _carry_some(self, partition: Partition, records: Records, description: _Description) -> Steps[Records | None]:
-        """Steps 2 to 4 for one batch; the rest that is to follow."""
+        """Steps 2 and 3 for one run of records; the rest that is to follow."""
         examined = partition.examine(records)
         if examined is None:
             return None
+        if examined.tick is not None and partition.open is not None:
+            # What expires is judged by what is stored, and is the first thing of a batch.
+            yield from self._close(partition, description)
+            return records
         if examined.unknown_marks:
             buckets = list(partition.live_buckets())
             read = fx.ReadMarks(partition.number, partition.meta.incarnation, examined.unknown_marks, buckets)
@@ -281,12 +344,23 @@ class Core:
             read_hours = fx.ReadHours(partition.number, partition.meta.incarnation)
             expiry = partition.expire(examined, *(yield from self._request(read_hours)))
         batch = partition.fold(examined, expiry)
+        if batch.due_at is None:
+            now = self._clock()
+            batch.due_at = now + self._config.batch_seconds
+            if len(self._open()) == 1:  # the first
+                self._lingers_until = now + self._config.linger_seconds
+        return examined.rest
+
+    def _close(self, partition: Partition, description: _Description) -> Steps[None]:
+        """Steps 3 and 4 for the open batch, if there is one: what is missing is read, then it is sent."""
+        batch = partition.open
+        if batch is None:
+            return
         if batch.missing:
             fields = [(entry.hour, entry.field) for entry in batch.missing]
             read_totals = fx.ReadTotals(partition.number, partition.meta.incarnation, fields)
             partition.fill(batch, *(yield from self._request(read_totals)))
         yield from self._apply(partition, batch, description)
-        return examined.rest
 
     def _move(self, number: int, end: int, description: _Description) -> Steps[None]:
         """Move the position over control records at the log's end, with a batch that has no records."""
@@ -297,6 +371,9 @@ class Core:
     def _move_to(self, partition: Partition, end: int, description: _Description) -> Steps[None]:
         if not partition.confirms(end):
             return
+        yield from self._close(partition, description)
+        if partition.open is not None:
+            return  # in doubt by now
         # The epoch of a control record is not to be seen; with that of the last record before it,
         # the leader would take the position for one in a log that was truncated.
         bounds: Mapping[int, fx.Bounds] = yield fx.Watermarks([partition.number])
@@ -310,6 +387,9 @@ class Core:
             yield from self._guard(partition, self._find_out(partition, stop, description))
 
     def _find_out(self, partition: Partition, stop: Stop, description: _Description) -> Steps[None]:
+        yield from self._close(partition, description)  # it was read before
+        if partition.open is not None:
+            return  # in doubt by now: the next fetch tells again
         topic_id = yield from description.topic_id()
         if topic_id != partition.meta.topic_id:
             raise _topic_changed(partition.meta, topic_id)
@@ -461,7 +541,7 @@ class Core:
             if self.running.get(number) is not partition:
                 continue
             del self.running[number]
-            kept = partition if number != blamed and partition.settled else None
+            kept = partition if number != blamed else None
             self.loading[number] = Loading(at, kept=kept)
             if not isinstance(error, Fenced):
                 self._later(number, error)
@@ -497,7 +577,8 @@ class Core:
         if not self.running:
             return
         owned = dict(self.running)
-        description = _Description((yield fx.StartDescribe()), self.trouble)
+        description = _Description(self.trouble)
+        yield from description.start()
         try:
             stored: Mapping[int, tuple[int, str] | DamagedView | None] = yield from self._request(
                 fx.ReadPositions(sorted(owned))
@@ -509,7 +590,7 @@ class Core:
             return
         self._well("redis")
         for number, partition in owned.items():
-            found, believed = stored[number], (partition.position, partition.meta.incarnation)
+            found, believed = stored[number], (partition.sent_position, partition.meta.incarnation)
             if self.running.get(number) is not partition:
                 continue
             if isinstance(found, DamagedView):
@@ -560,12 +641,15 @@ class Core:
         for source in sources:
             self.trouble.pop(source, None)
 
-    def _bound_cache(self) -> None:
+    def _bound_cache(self, description: _Description) -> Steps[None]:
         """Free what was used least recently of the partition that holds most, past the setting."""
         held = sum(partition.cached_bytes for partition in self.running.values())
         if held <= self._config.cache_bytes:
             return
         largest = max(self.running.values(), key=lambda partition: partition.cached_bytes)
+        yield from self._send_open([largest.number], description)
+        if self.running.get(largest.number) is not largest or largest.open is not None:
+            return
         excess = held - self._config.cache_bytes * 3 // 4  # room for a while: a pass over the entries costs
         largest.forget(largest.cached_bytes - excess)
 

@@ -61,7 +61,8 @@ class Fetched:
     and must be restarted. records: per partition, in order, runs of one leader epoch. ends: where
     a partition's log ended when all before had been handed over. stops: partitions that Kafka
     cannot read on from where they are, why, and Kafka's words. errors: what else Kafka said.
-    commit_failed: a commit since the last fetch did not work.
+    commit_failed: a commit since the last fetch did not work. more: as many records came as may come at a
+    time, and at once: more of them wait.
     """
 
     revoked: Sequence[int] = ()
@@ -71,13 +72,18 @@ class Fetched:
     stops: Mapping[int, tuple[StopReason, str]] = field(default_factory=dict)
     errors: Sequence[str] = ()
     commit_failed: bool = False
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Wait up to wait_seconds for a record, then for a batch. Answered with Fetched."""
+    """Wait up to wait_seconds for a record, and once there is one up to linger_seconds for more. Answered with Fetched.
+
+    linger_seconds as long as wait_seconds: both are one wait.
+    """
 
     wait_seconds: float
+    linger_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """Messages of Kafka's client as columns of records, and what else they say."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Final, overload
 
 from confluent_kafka import KafkaError, Message
 
-from flowagg_consumer import effects as fx
 from flowagg_consumer.partition import StopReason
 from flowagg_consumer.records import Records
 
@@ -20,59 +20,53 @@ _STOPS: Final = {
 
 
 class Gathered:
-    """What one fetch has brought so far. Nothing of the messages is kept but their contents.
+    """What messages that came together say.
 
-    messages: how many, what is no record included. records: how many. fatal: why the member can go on no longer.
+    messages: how many, what is no record included. count: how many records. by_partition: runs of them, of one leader
+    epoch each. ends, stops, errors: as in Fetched. fatal: why the member can go on no longer.
+
+    A loop in Python over messages costs more than all else here: it is C that goes over them, column by column.
     """
 
-    def __init__(self) -> None:
-        self.messages = 0
-        self.records = 0
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self.by_partition: dict[int, list[Records]] = {}
+        self.messages = len(messages)
+        self.count = 0
+        self.ends: dict[int, int] = {}
+        self.stops: dict[int, tuple[StopReason, str]] = {}
+        self.errors: list[str] = []
         self.fatal: str | None = None
-        self._runs: dict[int, list[_Run]] = {}
-        self._ends: dict[int, int] = {}
-        self._stops: dict[int, tuple[StopReason, str]] = {}
-        self._errors: list[str] = []
-
-    def add(self, messages: Sequence[Message]) -> None:
-        """Take the next messages in."""
-        self.messages += len(messages)
-        by_partition: dict[int, list[Message]] = {}
-        for message in messages:
-            error = message.error()
-            number = message.partition()
-            if error is not None or number is None:
-                self._add_error(message, error, number)
+        errors = list(map(Message.error, messages))
+        if any(errors):
+            for message, error in zip(messages, errors, strict=True):
+                if error is not None:
+                    self._add_error(message, error)
+            messages = [message for message, error in zip(messages, errors, strict=True) if error is None]
+        stop = 0
+        for number, places in groupby(map(Message.partition, messages)):
+            start, stop = stop, stop + sum(1 for _ in places)
+            if number is None:
+                self.errors.append("a record without a partition")
                 continue
-            found = by_partition.get(number)
-            if found is None:
-                by_partition[number] = [message]
-            else:
-                found.append(message)
-        for number, some in by_partition.items():
-            self.records += len(some)
-            self._add_records(self._runs.setdefault(number, []), some)
+            self.count += stop - start
+            self._add_records(self.by_partition.setdefault(number, []), messages[start:stop])
 
-    def fetched(self, revoked: Sequence[int], assigned: Sequence[int], commit_failed: bool) -> fx.Fetched:
-        """All of it."""
-        records = {number: [run.records() for run in runs] for number, runs in self._runs.items()}
-        return fx.Fetched(revoked, assigned, records, self._ends, self._stops, self._errors, commit_failed)
-
-    def _add_error(self, message: Message, error: KafkaError | None, number: int | None) -> None:
-        if error is not None and (error.fatal() or error.code() == KafkaError._FATAL):
+    def _add_error(self, message: Message, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._FATAL:
             self.fatal = self.fatal or error.str()
-        if number is None or error is None:
-            self._errors.append(str(error))
+        number = message.partition()
+        if number is None:
+            self.errors.append(str(error))
         elif error.code() == KafkaError._PARTITION_EOF:
-            self._ends[number] = _offset(message)
+            self.ends[number] = _offset(message)
         elif error.code() in _STOPS:
             # With auto.offset.reset=error librdkafka tells a truncated log as a reset that may not be, too.
             truncated = _TRUNCATED in error.str()
-            self._stops[number] = StopReason.LOG_TRUNCATED if truncated else _STOPS[error.code()], error.str()
+            self.stops[number] = StopReason.LOG_TRUNCATED if truncated else _STOPS[error.code()], error.str()
         else:
-            self._errors.append(f"{error.name()}: {error.str()}")
+            self.errors.append(f"{error.name()}: {error.str()}")
 
-    def _add_records(self, runs: "list[_Run]", messages: Sequence[Message]) -> None:
+    def _add_records(self, runs: list[Records], messages: Sequence[Message]) -> None:
         """Add messages of one partition to its runs, which end where the leader epoch changes."""
         first, last = messages[0], messages[-1]
         epoch = first.leader_epoch()
@@ -81,40 +75,39 @@ class Gathered:
             self._add_records(runs, messages[:split])
             self._add_records(runs, messages[split:])
             return
-        known = -1 if epoch is None else epoch
-        if not runs or runs[-1].leader_epoch != known:
-            runs.append(_Run(known))
-        runs[-1].add(messages)
+        start, stop = _offset(first), _offset(last) + 1
+        contiguous = stop - start == len(messages)  # offsets ascend: no gap inside
+        runs.append(
+            Records(
+                range(start, stop) if contiguous else list(map(_offset, messages)),
+                list(map(Message.key, messages)),
+                list(map(Message.value, messages)),
+                -1 if epoch is None else epoch,
+                _Timestamps(messages),
+            )
+        )
 
 
-class _Run:
-    """Consecutive records of one partition and leader epoch."""
+class _Timestamps(Sequence[int]):
+    """The timestamps of messages, asked for when they are looked at: few records need theirs."""
 
-    __slots__ = ("_keys", "_offsets", "_timestamps", "_values", "leader_epoch")
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self._messages = messages
 
-    def __init__(self, leader_epoch: int) -> None:
-        self.leader_epoch = leader_epoch
-        self._offsets: range | list[int] = range(0)
-        self._keys: list[bytes | None] = []
-        self._values: list[bytes | None] = []
-        self._timestamps: list[int] = []
+    def __len__(self) -> int:
+        return len(self._messages)
 
-    def add(self, messages: Sequence[Message]) -> None:
-        """Take messages in, in offset order."""
-        start, stop = _offset(messages[0]), _offset(messages[-1]) + 1
-        before = self._offsets
-        follows = not before or before[-1] + 1 == start
-        if isinstance(before, range) and follows and stop - start == len(messages):  # offsets ascend: no gap inside
-            self._offsets = range(before.start if before else start, stop)
-        else:
-            self._offsets = [*before, *map(_offset, messages)]
-        self._keys += [message.key() for message in messages]
-        self._values += [message.value() for message in messages]
-        self._timestamps += [message.timestamp()[1] for message in messages]
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+    @overload
+    def __getitem__(self, place: slice) -> "_Timestamps": ...
+    def __getitem__(self, place: int | slice) -> "int | _Timestamps":
+        if isinstance(place, slice):
+            return _Timestamps(self._messages[place])
+        return self._messages[place].timestamp()[1]
 
-    def records(self) -> Records:
-        """All of them."""
-        return Records(self._offsets, self._keys, self._values, self.leader_epoch, self._timestamps)
+    def __iter__(self) -> Iterator[int]:
+        return (message.timestamp()[1] for message in self._messages)
 
 
 def _offset(message: Message) -> int:

@@ -120,12 +120,13 @@ class Batch:
     """Records folded, not yet applied; or, with no records, a move over what holds no records.
 
     expected: the position that they follow. position: the next offset after them. touched: the
-    entries that they change. entries, offsets: of each record that counts. missing: those of touched
-    whose stored totals are not in memory yet; they hold the batch's own sums until fill().
+    entries that they change. runs: of each fold, entries and offsets of the records that count. missing:
+    those of touched whose stored totals are not in memory yet; they hold the batch's own sums until fill().
     marks: entries of keys that they change.
     time: the running maximum of keyed records' log time after them; expired: the buckets of marks
     that it ends. expiry: what a new tick of retention brings. dead: records that count nothing.
-    lost: a range of offsets that the log no longer held.
+    lost: a range of offsets that the log no longer held. due_at: when it is sent even if more records
+    wait, by the core's clock.
     """
 
     expected: int
@@ -133,8 +134,7 @@ class Batch:
     leader_epoch: int
     records: int = 0
     touched: list[Entry] = field(default_factory=list)
-    entries: Sequence[Entry] = ()
-    offsets: Sequence[int] = ()
+    runs: list[tuple[Sequence[Entry], Sequence[int]]] = field(default_factory=list)
     missing: list[Entry] = field(default_factory=list)
     marks: dict[str, MarkEntry] = field(default_factory=dict)
     time: int = NO_TIME
@@ -142,6 +142,12 @@ class Batch:
     expiry: Expiry | None = None
     dead: list[DeadLetter] = field(default_factory=list)
     lost: tuple[int, int] | None = None
+    due_at: float | None = None
+
+    @property
+    def writes(self) -> int:
+        """What is to be written for it: totals, marks and dead letters."""
+        return len(self.touched) + len(self.marks) + len(self.dead)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,23 +162,25 @@ class HourTotals:
 class Partition:
     """One owned partition: its position, and the totals and marks that are in memory.
 
-    position: the next offset to fold; what is before it was sent to Redis. applied: the position
-    that Redis has acknowledged. Life: examine, learn_marks, expire, fold, fill, totals, sent, applied,
-    again and again. On any doubt it is thrown away, never mended, and a new one is loaded from Redis;
-    `settled` says whether all that is in memory was sent.
+    position: the next offset to fold. open: the batch that has been folded and not sent, if there is one.
+    sent_position: the next offset after all that was sent to Redis, where the open batch begins. applied: the
+    position that Redis has acknowledged. Life: examine, learn_marks, expire and fold, again and again into one
+    batch; then fill, totals, sent, and in the end acknowledged. On any doubt it is thrown away, never mended, and
+    a new one is loaded from Redis, unless Redis is seen to hold exactly what was sent.
     """
 
     def __init__(self, number: int, meta: Meta, window: Window, retention: Retention | None = None) -> None:
         self.number = number
         self.meta = meta
         self.position = meta.position
+        self.sent_position = meta.position
         self.applied = meta.position
+        self.open: Batch | None = None
         self.leader_epoch = meta.leader_epoch
         self.time = meta.time
         self.floor = meta.floor
         self.tick = meta.tick
         self.cached_bytes = 0
-        self.settled = True
         self._window = window
         self._retention = Retention() if retention is None else retention
         self._entries: dict[bytes, Entry] = {}
@@ -219,7 +227,7 @@ class Partition:
     ) -> None:
         """Step 3: take the stored marks of examined.unknown_marks, in that order, each by bucket.
 
-        Raises Fenced where the position of the same atomic read is not the one that the fold starts from.
+        Raises Fenced where the position of the same atomic read is not the one that the batch follows.
         """
         self._check_read(stored_position, incarnation)
         for key, by_bucket in zip(examined.unknown_marks, values, strict=True):
@@ -242,14 +250,23 @@ class Partition:
         return self._retention.expire(examined.tick, self.floor, hours, next_hour)
 
     def fold(self, examined: Examined, expiry: Expiry | None = None) -> Batch:
-        """Step 3: fold records into entries. Records that count nothing become dead letters."""
-        self._batches = batch_number = self._batches + 1
-        self.settled = False
+        """Step 3: fold records into entries and the open batch. Records that count nothing become dead letters.
+
+        A tick's expiry is the first thing of a batch: what was folded before it must have been sent.
+        """
         records = examined.records
-        batch = Batch(self.position, examined.position, records.leader_epoch, len(records.offsets), time=self.time)
+        batch = self.open
+        if batch is None:
+            self._batches += 1
+            batch = self.open = Batch(self.position, self.position, self.leader_epoch, time=self.time)
         if expiry is not None:
+            assert not batch.records, "an open batch has the tick before"  # noqa: S101
             self._take(expiry)
             batch.expiry = expiry
+        batch_number = self._batches
+        batch.position = self.position = examined.position
+        batch.leader_epoch = self.leader_epoch = records.leader_epoch
+        batch.records += len(records.offsets)
         keys, values, offsets = records.keys, examined.values.counts, records.offsets
         if examined.marks or examined.values.bad:
             counted = self._judge(examined, batch)
@@ -262,15 +279,17 @@ class Partition:
             if not all(entries):  # what is left is dead
                 values, offsets = list(compress(values, entries)), list(compress(offsets, entries))
                 entries = list(compress(entries, entries))
-        batch.entries, batch.offsets = cast(list[Entry], entries), offsets
+        known = cast(list[Entry], entries)
+        batch.runs.append((known, offsets))
         touch = batch.touched.append
-        for entry, counts in zip(batch.entries, values, strict=True):
+        for entry, counts in zip(known, values, strict=True):
             if entry.batch != batch_number:
                 entry.batch = batch_number
                 touch(entry)
             entry.bytes_tx += counts.bytes_tx
             entry.bytes_rx += counts.bytes_rx
-        batch.dead.sort(key=lambda letter: letter.offset)
+        if batch.dead:
+            batch.dead.sort(key=lambda letter: letter.offset)
         return batch
 
     def _admit_unknown(
@@ -302,7 +321,7 @@ class Partition:
     def fill(self, batch: Batch, stored_position: int, incarnation: str, values: Sequence[bytes | None]) -> None:
         """Step 3: add the stored totals of batch.missing, in that order, read in one atomic call.
 
-        Raises Fenced where the call's own position is not the one that the fold started from.
+        Raises Fenced where the call's own position is not the one that the batch follows.
         """
         self._check_read(stored_position, incarnation)
         for entry, value in zip(batch.missing, values, strict=True):
@@ -310,6 +329,7 @@ class Partition:
                 bytes_tx, bytes_rx = decode_totals(value)
                 entry.bytes_tx += bytes_tx
                 entry.bytes_rx += bytes_rx
+        batch.missing = []
 
     def totals(self, batch: Batch) -> list[HourTotals]:
         """Step 4: what the script has to write for a filled batch, hour by hour, as absolute totals."""
@@ -356,13 +376,13 @@ class Partition:
         return ",".join(filter(None, (self.meta.lost, "{}-{}".format(*more))))
 
     def sent(self, batch: Batch) -> None:
-        """Step 4: the script call is on its way; the next fold starts behind it."""
-        self.position = batch.position
+        """Step 4: the script call is on its way; the next fold opens another batch."""
+        self.position = self.sent_position = batch.position
         self.leader_epoch = batch.leader_epoch
         self.time = batch.time
         if batch.lost is not None:
             self.meta = replace(self.meta, incomplete=True, lost=self.lost_with(batch.lost))
-        self.settled = True
+        self.open = None
         self._pristine = False
 
     def acknowledged(self, batch: Batch) -> None:
@@ -370,7 +390,11 @@ class Partition:
         self.applied = batch.position
 
     def forget(self, down_to_bytes: int) -> None:
-        """Free the memory of what was used least recently, down to an estimate; it is read back when needed."""
+        """Free the memory of what was used least recently, down to an estimate; it is read back when needed.
+
+        Not while a batch is open: it holds sums that Redis does not have.
+        """
+        assert self.open is None  # noqa: S101
         if down_to_bytes <= 0:
             self._entries.clear()
             self._marks.clear()
@@ -390,7 +414,7 @@ class Partition:
         self.cached_bytes = kept
 
     def _check_read(self, stored_position: int, incarnation: str) -> None:
-        if stored_position != self.position or incarnation != self.meta.incarnation:
+        if stored_position != self.sent_position or incarnation != self.meta.incarnation:
             raise Fenced
 
     def _accept(self, records: Records) -> Records | None:
@@ -493,6 +517,8 @@ class Partition:
 
 def _marks(values: Decoded) -> dict[int, Mark | InvalidMark]:
     """The marks of a column of values, by place."""
+    if values.unmarked:
+        return {}
     marked = {place: value.mark for place, value in enumerate(values.counts) if value.mark is not None}
     found: dict[int, Mark | InvalidMark] = {}
     good: set[tuple[str, str]] = set()  # the records of one POST share their key and digest
@@ -512,12 +538,13 @@ def _last_offsets(hours: Iterable[int], batch: Batch) -> dict[int, int]:
     """By hour, which each has one, the offset of the last record that counts. Sought from the end: they are near it."""
     left = set(hours)
     found: dict[int, int] = {}
-    for entry, offset in zip(reversed(batch.entries), reversed(batch.offsets), strict=True):
-        if entry.hour in left:
-            left.discard(entry.hour)
-            found[entry.hour] = offset
-            if not left:
-                break
+    for entries, offsets in reversed(batch.runs):
+        for entry, offset in zip(reversed(entries), reversed(offsets), strict=True):
+            if entry.hour in left:
+                left.discard(entry.hour)
+                found[entry.hour] = offset
+                if not left:
+                    return found
     return found
 
 

@@ -41,10 +41,14 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A column of values, decoded. bad: by place, why a value is none; its result is a placeholder."""
+    """A column of values, decoded. bad: by place, why a value is none; its result is a placeholder.
+
+    unmarked: no value has a mark; where it is not said, some may.
+    """
 
     counts: Sequence[ByteCounts]
     bad: Mapping[int, str]
+    unmarked: bool = False
 
 
 _NOTHING_BAD: Mapping[int, str] = {}
@@ -68,7 +72,8 @@ def decode_values(values: Sequence[bytes | None]) -> Decoded:
         if joins_are_between_objects(joined, count - 1):
             decoded = _decoder.decode_lines(joined)
             if len(decoded) == count:
-                return Decoded(decoded, _NOTHING_BAD)
+                # A name in JSON is spelled as it is, or with a backslash.
+                return Decoded(decoded, _NOTHING_BAD, b'"mark"' not in joined and b"\\" not in joined)
     except (TypeError, UnicodeDecodeError, RecursionError, msgspec.MsgspecError):
         pass  # found again, with its place, below
     counts: list[ByteCounts] = []

@@ -10,13 +10,26 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
     """What the consumer reads from the environment."""
 
     batch_records: int = Field(
-        10_000, ge=1, le=100_000, description="Most records that are taken from the log at a time."
+        100_000, ge=1, le=1_000_000, description="Records of a partition after which they are applied, in one call."
+    )
+    batch_writes: int = Field(
+        20_000,
+        ge=1,
+        le=100_000,
+        description="Totals to be written for a partition after which they are; Redis does nothing else meanwhile.",
+    )
+    batch_ms: int = Field(
+        250,
+        ge=0,
+        le=10_000,
+        description="Longest time for which records are gathered while more of them wait, in milliseconds: each "
+        "total is then written once. As soon as none wait, all are applied.",
     )
     batch_linger_ms: int = Field(
         5,
         ge=0,
         le=1000,
-        description="Time to wait for a batch to fill once it has a record, in milliseconds.",
+        description="Time to wait for more records once there is one, in milliseconds.",
     )
     flows_per_second: float | None = Field(
         None,

@@ -54,6 +54,10 @@ class Worker:
         self._shown_partitions: set[int] = set()
         config = Config(
             idle_seconds=_IDLE_SECONDS,
+            linger_seconds=settings.batch_linger_ms / 1000,
+            batch_records=settings.batch_records,
+            batch_writes=settings.batch_writes,
+            batch_seconds=settings.batch_ms / 1000,
             max_in_flight=settings.max_in_flight,
             reread_seconds=settings.reread_seconds,
             commit_seconds=settings.commit_seconds,
@@ -128,7 +132,7 @@ class Worker:
         log, store = self._log, self._store
         match effect:
             case fx.Fetch():
-                return log.fetch(effect.wait_seconds)
+                return log.fetch(effect.wait_seconds, effect.linger_seconds)
             case fx.Send():
                 return store.send(effect.command)
             case fx.Receive():
