@@ -76,10 +76,11 @@ def _apply(rng: random.Random, number: int, expected: int, step: int) -> fx.Appl
     )
 
 
+@pytest.mark.parametrize("script_writes", [10**9, 2, -1], ids=["scripts", "both", "transactions"])
 @pytest.mark.parametrize("seed", range(20))
-def test_the_same_commands_on_the_model_and_on_redis(seed: int, redis_server: Server) -> None:
-    view = f"pinned-{seed}"
-    store = Store(ConsumerSettings(redis_url=f"redis://{redis_server.address}/0", view=view))
+def test_the_same_commands_on_the_model_and_on_redis(seed: int, script_writes: int, redis_server: Server) -> None:
+    view = f"pinned-{seed}-{script_writes}"
+    store = Store(ConsumerSettings(redis_url=f"redis://{redis_server.address}/0", view=view), script_writes)
     model = Node("model", {})
     try:
         for command in commands(seed):

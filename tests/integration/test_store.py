@@ -1,4 +1,4 @@
-"""The scripts, on a real Redis."""
+"""The scripts and the transaction, on a real Redis."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,6 +10,7 @@ import redis
 from flowagg.flow import encode_key, encode_value
 from flowagg.view import DamagedView, HourMark, Meta, hours_key, marks_key, meta_key, totals_key
 from flowagg_consumer import effects as fx
+from flowagg_consumer import store as store_module
 from flowagg_consumer.marks import Window
 from flowagg_consumer.partition import Batch, Fenced, Partition
 from flowagg_consumer.records import Records
@@ -34,9 +35,9 @@ def raw(own_redis: Server) -> Iterator[redis.Redis]:
         yield client
 
 
-@pytest.fixture
-def store(own_redis: Server) -> Iterator[Store]:
-    opened = Store(ConsumerSettings(redis_url=f"redis://{own_redis.address}/0", view="v"))
+@pytest.fixture(params=[10**9, -1], ids=["script", "transaction"])
+def store(own_redis: Server, request: pytest.FixtureRequest) -> Iterator[Store]:
+    opened = Store(ConsumerSettings(redis_url=f"redis://{own_redis.address}/0", view="v"), request.param)
     yield opened
     opened.close()
 
@@ -265,3 +266,73 @@ def test_a_closed_connection_is_opened_again_by_the_next_command(store: Store) -
     meta = begin(store)
     store.disconnect()
     assert ask(store, fx.Load([0])) == {0: meta}
+
+
+def test_a_replica_refuses_and_takes_it_once_it_is_the_master(store: Store, raw: redis.Redis) -> None:
+    partition = Partition(0, begin(store), WINDOW)
+    batch = fold(partition, 3)
+    raw.replicaof("127.0.0.1", 1)
+    with pytest.raises(fx.StoreAway, match=r"READONLY|read only"):
+        ask(store, script(partition, batch))
+    raw.replicaof("NO", "ONE")
+    store.disconnect()
+    assert ask(store, script(partition, batch)) is True
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_much_is_written_by_a_transaction(own_redis: Server, raw: redis.Redis, writes: int) -> None:
+    store = Store(ConsumerSettings(redis_url=f"redis://{own_redis.address}/0", view="v"), script_writes=1)
+    partition = Partition(0, begin(store), WINDOW)
+    raw.config_resetstat()
+    assert ask(store, script(partition, fold(partition, 1 + writes))) is True
+    calls = raw.info("commandstats")
+    assert ("cmdstat_exec" in calls, "cmdstat_evalsha" in calls) == (writes == 1, writes == 0)
+    store.close()
+
+
+@pytest.mark.parametrize("changed", ["meta", "hours", "totals"])
+def test_whatever_changes_after_the_look_undoes_the_transaction(
+    own_redis: Server, raw: redis.Redis, changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(ConsumerSettings(redis_url=f"redis://{own_redis.address}/0", view="v"), script_writes=0)
+    partition = Partition(0, begin(store), WINDOW)
+    key = {"meta": meta_key("v", 0), "hours": hours_key("v", 0, "i"), "totals": totals_key("v", 0, "i", 0)}[changed]
+    judge = store_module._judge
+
+    def judge_then_change(*given: Any) -> Any:
+        verdict = judge(*given)
+        raw.hset(key, "position", "0")  # as it was: what counts is that somebody wrote
+        return verdict
+
+    monkeypatch.setattr(store_module, "_judge", judge_then_change)
+    assert ask(store, script(partition, fold(partition, 3))) is False
+    monkeypatch.undo()
+    assert raw.hget(meta_key("v", 0), "writer") == b""
+    assert not raw.hexists(totals_key("v", 0, "i", 0), '["app-0","b","c"]')
+    again = Partition(0, ask(store, fx.Load([0]))[0], WINDOW)
+    assert ask(store, script(again, fold(again, 3))) is True
+    store.close()
+
+
+def test_a_look_that_shows_another_position_leaves_nothing_watched(own_redis: Server, raw: redis.Redis) -> None:
+    store = Store(ConsumerSettings(redis_url=f"redis://{own_redis.address}/0", view="v"), script_writes=0)
+    meta, other = begin(store), begin(store, 1)
+    stale = Partition(0, replace(meta, position=5), WINDOW)
+    assert ask(store, script(stale, fold(stale, 2, first=5))) is False
+    raw.hset(meta_key("v", 0), "foreign", "1")
+    partition = Partition(1, other, WINDOW)
+    assert ask(store, replace(script(partition, fold(partition, 2)), partition=1)) is True
+    store.close()
+
+
+def test_answers_that_were_under_way_come_before_that_of_a_transaction(own_redis: Server) -> None:
+    store = Store(ConsumerSettings(redis_url=f"redis://{own_redis.address}/0", view="v"), script_writes=0)
+    partition = Partition(0, begin(store), WINDOW)
+    first = fold(partition, 3)
+    store.send(fx.ReadPositions([0]))
+    store.send(script(partition, first))
+    partition.sent(first)
+    store.send(fx.ReadPositions([0]))
+    store.send(script(partition, fold(partition, 3, first=3)))
+    assert [store.receive() for _ in range(4)] == [{0: (0, "i")}, True, {0: (3, "i")}, True]
+    store.close()

@@ -49,6 +49,27 @@ MUTATIONS = [
         "tests/integration/test_store.py::test_the_fence_compares_position_topic_and_incarnation",
     ),
     Mutation(
+        "the fence of the real transaction",
+        (
+            (
+                "flowagg_consumer.store",
+                'if stored != [b"%d" % apply.expected, apply.topic_id.encode(), apply.incarnation.encode()]:',
+                "if False:",
+            ),
+        ),
+        "tests/integration/test_store.py::test_the_fence_compares_position_topic_and_incarnation",
+    ),
+    Mutation(
+        "what a transaction rests on is watched",
+        (("flowagg_consumer.store", '("WATCH", *keys)', '("WATCH", "another key")'),),
+        "tests/integration/test_store.py::test_whatever_changes_after_the_look_undoes_the_transaction",
+    ),
+    Mutation(
+        "types checked before a transaction",
+        (("flowagg_consumer.store", 'if kind not in (b"hash", b"none"):', "if False:"),),
+        "tests/integration/test_store.py::test_a_foreign_key_in_the_way_is_found_before_the_first_write",
+    ),
+    Mutation(
         "the topic-id check",
         ((CORE, "if topic_id != meta.topic_id:\n            raise", "if False:\n            raise"),),
     ),
