@@ -15,7 +15,6 @@ All numbers are decimal text: Lua's numbers are doubles. `<inc>` is drawn when a
 and held by the meta: totals that survive a lost meta are unreadable, never counted again.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -30,7 +29,6 @@ VIEW_NAME: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 UNKNOWN_EPOCH: Final = -1
 """The leader epoch where no record was applied yet, or where the broker gives none."""
 
-_CANONICAL_TAIL = re.compile(rb",(0|[1-9][0-9]*)\]$")
 _encode_json = msgspec.json.Encoder().encode
 _decode_names = msgspec.json.Decoder(tuple[str, str, str]).decode
 
@@ -145,7 +143,7 @@ def decode_hour(raw: bytes) -> HourMark:
 
 def totals_field(key: bytes) -> bytes:
     """The field of a canonical flow key in its hour's hash: the key without the hour."""
-    return _CANONICAL_TAIL.sub(b"]", key)
+    return key[: key.rindex(b",")] + b"]"
 
 
 def decode_field(field: bytes) -> tuple[str, str, str]:
