@@ -55,7 +55,7 @@ def run(argv: Sequence[str]) -> list[Bar]:
     parser = argparse.ArgumentParser(
         prog="benchmarks.peers.consumers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--flows", type=int, default=1_000_000, help="in each topic")
+    parser.add_argument("--flows", type=int, default=2_000_000, help="in each topic")
     parser.add_argument("--kill-flows", type=int, default=300_000, help="in the topic of the kills; 0: none")
     parser.add_argument("--seconds", type=float, default=20.0, help="longest time for one peer on one topic")
     parser.add_argument("--kills", type=int, default=3, help="of each peer with one thread")

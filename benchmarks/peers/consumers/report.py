@@ -68,7 +68,7 @@ def does_not_run(trouble: str) -> str:
 
 
 def bars(measured: Sequence[Measured], struck: Sequence[Struck]) -> list[Bar]:
-    """The bars for ours, over all logs that were read: the worst of each kind.
+    """The bars for ours, of each log that was read; of memory the worst.
 
     Ours has its rate over the whole log. A family has its best: of its variants, of the whole log and its second half.
     CPU is the process's and Redis's. A family that was not measured has no bar; a run of ours that failed has none that
@@ -86,9 +86,9 @@ def bars(measured: Sequence[Measured], struck: Sequence[Struck]) -> list[Bar]:
             ("flows/s", least_rate, _rate),
             ("flows per CPU second, Redis's included", least_cpu, _cpu_rate),
         ):
-            ratio = _worst_ratio(ours.values(), measured, family, figure)
-            if least is not None and ratio is not None:
-                found.append(Bar(f"{name} / {family}", ratio, least, at_least=True))
+            if least is not None:
+                ratios = _ratios(ours.values(), measured, family, figure)
+                found += (Bar(f"{name} / {family}: {shape}", ratio, least, at_least=True) for shape, ratio in ratios)
     rss = [
         _over(own.rss_mib, min(others))
         for own in ours.values()
@@ -113,16 +113,17 @@ def document(measured: Iterable[Measured], struck: Iterable[Struck], found: Iter
     }
 
 
-def _worst_ratio(
+def _ratios(
     ours: Iterable[Measured], measured: Sequence[Measured], family: str, figure: Callable[[Speed], float]
-) -> float | None:
-    """The least ratio over all logs that both have read; None where there is none."""
+) -> list[tuple[str, float]]:
+    """For each log that both have read, its name and the ratio."""
     ratios = []
     for own in ours:
         speeds = [speed for row in _of(measured, own.shape, family) for speed in (row.whole, row.second) if speed]
         if speeds:
-            ratios.append(_over(0.0 if own.whole is None else figure(own.whole), max(map(figure, speeds))))
-    return min(ratios, default=None)
+            ratio = _over(0.0 if own.whole is None else figure(own.whole), max(map(figure, speeds)))
+            ratios.append((own.shape, ratio))
+    return ratios
 
 
 def _of(measured: Iterable[Measured], shape: str, *families: str) -> list[Measured]:

@@ -112,17 +112,19 @@ def test_bars_take_our_whole_and_the_peers_best() -> None:
         row(STREAMS_LEAST, 200, rss_mib=220),
     ]
     found = bars(measured, [])
-    assert named(found, f"flows/s / {STREAMS_ONCE}") == Bar(f"flows/s / {STREAMS_ONCE}", 5.0, 5.0, True)
+    assert named(found, f"flows/s / {STREAMS_ONCE}") == Bar(f"flows/s / {STREAMS_ONCE}: made", 5.0, 5.0, True)
     assert named(found, f"flows/s / {STREAMS_LEAST}").value == 2.5
     assert named(found, "RSS").value == pytest.approx(100 / 220)
     assert named(found, "our wrong totals").value == 0
     assert not [bar for bar in found if QUIX in bar.name or FAUST in bar.name]
 
 
-def test_the_worst_log_counts() -> None:
+def test_each_log_has_its_bars() -> None:
     measured = [row(OURS, 500), row(STREAMS_ONCE, 50), row(OURS, 500), row(STREAMS_ONCE, 250)]
     measured[2:] = [replace(one, shape="another") for one in measured[2:]]
-    assert named(bars(measured, []), f"flows/s / {STREAMS_ONCE}").value == 2.0
+    found = bars(measured, [])
+    assert named(found, f"flows/s / {STREAMS_ONCE}: made").value == 10.0
+    assert named(found, f"flows/s / {STREAMS_ONCE}: another").value == 2.0
 
 
 def test_the_slowest_of_our_rounds_counts() -> None:
