@@ -10,7 +10,9 @@ _S = TypeVar("_S", bound=Settings)
 OF_CONSUMERS: Final = frozenset(
     {
         "batch_linger_ms",
+        "batch_ms",
         "batch_records",
+        "batch_writes",
         "cache_bytes",
         "commit_seconds",
         "dead_letter_read_seconds",
