@@ -83,6 +83,7 @@ class Process:
             batch_records=world.batch_records,
             batch_writes=world.batch_writes,
             batch_seconds=0.05,
+            gathered_records=world.gathered_records,
             max_in_flight=2,
             reread_seconds=0.5,
             commit_seconds=1.0,
@@ -173,6 +174,7 @@ class World:
         self.steps = 0
         self.lines: deque[tuple[int, str, object, object]] = deque(maxlen=_TRACE_LINES)
         self.batch = rng.choice([1, 2, 5, 20])
+        self.gathered_records = rng.choice([0, 0, 15])
         self.batch_records, self.batch_writes = rng.choice([(10**6, 10**6), (10**6, 6), (8, 10**6), (1, 1)])
         self.cache_bytes = rng.choice([0, 2000, 10**6, 10**6])
         self.rules = oracle.Rules(WINDOW_MS, rng.choice([None, 800, 4000]))

@@ -19,9 +19,22 @@ META = Meta(0, "t", -1, 0, False, "i")
 class Driven:
     """A core and its effects; answers are given one by one."""
 
-    def __init__(self, max_in_flight: int = 2, cache_bytes: int = 10**6) -> None:
+    def __init__(self, max_in_flight: int = 2, cache_bytes: int = 10**6, gathered_records: int = 0) -> None:
         self.now = 0.0
-        config = Config(0.1, 0.005, 10, 10, 0.25, max_in_flight, 1000.0, 1000.0, 0.5, cache_bytes, Window(86_400_000))
+        config = Config(
+            0.1,
+            0.005,
+            10,
+            10,
+            0.25,
+            gathered_records,
+            max_in_flight,
+            1000.0,
+            1000.0,
+            0.5,
+            cache_bytes,
+            Window(86_400_000),
+        )
         self.core = Core(config, "me", lambda: self.now, lambda: "i", lambda *_: None)
         self._steps = self.core.run()
         self.effect: fx.Effect = next(self._steps)
@@ -282,9 +295,10 @@ def waiting(driven: Driven, first: int, count: int) -> fx.Fetch:
 def test_while_records_wait_they_are_folded_into_one_batch_until_its_time_is_over() -> None:
     driven = Driven()
     driven.run_partition()
+    driven.core._drained_at = -10.0  # for so long they have been waiting
     assert waiting(driven, 0, 2) == fx.Fetch(0.1, 0.005)
     driven.now += 0.001
-    assert waiting(driven, 2, 1) == fx.Fetch(0.005, 0.005)
+    assert waiting(driven, 2, 1).wait_seconds == pytest.approx(0.005)
     driven.now += 0.2
     left = waiting(driven, 3, 1)
     assert left.wait_seconds == left.linger_seconds == pytest.approx(0.004)
@@ -301,15 +315,60 @@ def test_while_records_wait_they_are_folded_into_one_batch_until_its_time_is_ove
     assert isinstance(driven.effect, fx.Fetch)
 
 
-@pytest.mark.parametrize("end", [{}, {0: 4}])
-def test_a_batch_is_sent_as_soon_as_no_more_records_wait(end: dict[int, int]) -> None:
+@pytest.mark.parametrize(("waited", "gathered"), [(0.0, 0.005), (0.02, 0.01), (0.4, 0.2), (9.0, 0.25)])
+def test_records_are_gathered_for_half_of_the_time_for_which_some_have_been_waiting(
+    waited: float, gathered: float
+) -> None:
     driven = Driven()
     driven.run_partition()
+    driven.now += waited
+    waiting(driven, 0, 1)
+    open_batch = driven.core.running[0].open
+    assert open_batch is not None
+    assert open_batch.due_at == pytest.approx(driven.now + gathered)
+    driven.expect(fx.Fetch, fx.Fetched(records={0: [records(1, 1)]}))  # and no more
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, "t")
+    driven.command(fx.Apply)
+    waiting(driven, 2, 1)
+    open_batch = driven.core.running[0].open
+    assert open_batch is not None
+    assert open_batch.due_at == pytest.approx(driven.now + 0.005)
+
+
+def test_a_partition_at_its_end_waits_for_the_others_no_longer_than_records_linger() -> None:
+    driven = Driven()
+    driven.run_partition()
+    driven.now += 10
     waiting(driven, 0, 4)
-    driven.expect(fx.Fetch, fx.Fetched(ends=end, more=bool(end)))
+    driven.expect(fx.Fetch, fx.Fetched(ends={0: 4}, more=True))
+    driven.now += 0.006
+    driven.expect(fx.Fetch, fx.Fetched(errors=["of another partition"], ends={1: 7}, more=True))
     driven.expect(fx.StartDescribe, "ticket")
     driven.expect(fx.AwaitTopic, "t")
     assert driven.command(fx.Apply).position == 4
+
+
+def test_a_batch_is_sent_as_soon_as_no_more_records_wait() -> None:
+    driven = Driven()
+    driven.run_partition()
+    waiting(driven, 0, 4)
+    driven.expect(fx.Fetch, fx.Fetched(ends={0: 4}))
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, "t")
+    assert driven.command(fx.Apply).position == 4
+
+
+def test_time_ends_no_batch_before_enough_is_gathered() -> None:
+    driven = Driven(gathered_records=5)
+    driven.run_partition()
+    waiting(driven, 0, 2)
+    driven.now += 1
+    waiting(driven, 2, 2)
+    waiting(driven, 4, 1)
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, "t")
+    assert driven.command(fx.Apply).position == 5
 
 
 def test_a_batch_is_bounded_by_its_records() -> None:

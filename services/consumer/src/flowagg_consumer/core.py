@@ -27,8 +27,10 @@ _MAX_BACKOFF_DOUBLINGS: Final = 4
 @dataclass(frozen=True, slots=True)
 class Config:
     """idle_seconds: longest wait for records. linger_seconds: for more once there are some.
-    batch_records, batch_writes, batch_seconds: of one partition in one script call: most records, most of what is
-    written, longest time from the first record on; as soon as no more records wait, all is sent.
+    batch_records, batch_writes, batch_seconds: of one partition in one call: most records, most of what is written,
+    longest time from the first record on. It may be as long as half of the time for which records have been waiting,
+    so that what is late anyway comes together; as soon as none wait, all is sent. gathered_records: of all partitions;
+    before there are as many, time alone ends no batch: small ones would make all records late.
     max_in_flight: script calls sent and not answered.
     reread_seconds, commit_seconds: between two of each. retry_seconds: before the first retry of a
     partition that could not be loaded; doubled with each failure of Kafka's up to 16-fold. cache_bytes: estimate
@@ -40,6 +42,7 @@ class Config:
     batch_records: int
     batch_writes: int
     batch_seconds: float
+    gathered_records: int
     max_in_flight: int
     reread_seconds: float
     commit_seconds: float
@@ -133,7 +136,8 @@ class Core:
         self._refetched: set[int] = set()
         self._failures: dict[int, int] = {}  # of Kafka's in a row, by partition
         self._committed: dict[int, int] = {}
-        self._lingers_until = clock()
+        self._lingers_until = self._drained_at = clock()
+        self._fetch_seconds = 0.0
         self._next_reread = clock() + config.reread_seconds
         self._next_commit = clock() + config.commit_seconds
 
@@ -148,24 +152,29 @@ class Core:
     def turn(self) -> Steps[None]:
         """One round: load what is due, fetch, carry, look again, commit."""
         yield from self._load_due()
+        asked_at = self._clock()
         fetched: fx.Fetched = yield self._fetch()
+        self._fetch_seconds = self._clock() - asked_at
         yield from self._take_membership(fetched)
         for error in fetched.errors:
             self._note("kafka", error)
         if fetched.commit_failed:
             self._committed.clear()
+        if not fetched.more:
+            self._drained_at = self._clock()
         # Step 2: the description starts after the consume has returned.
         description = _Description(self.trouble)
         if fetched.records or fetched.ends or fetched.stops:
-            if not fetched.more or fetched.ends or fetched.stops or self._due():
+            if not fetched.more or fetched.stops or self._due():
                 yield from description.start()  # it runs beside the fold
             for number, (reason, detail) in fetched.stops.items():
                 yield from self._cannot_read(number, Stop(reason, detail), description)
             for number, runs in fetched.records.items():
                 yield from self._carry(number, runs, description)
             # While more records wait they are folded into the same batches: each total is then written once.
-            closing = {*fetched.ends, *self._due()} if fetched.more else self._open()
-            yield from self._send_open(closing, description)
+            if fetched.more:
+                self._hasten(fetched.ends)
+            yield from self._send_open(self._due() if fetched.more else self._open(), description)
             for number, end in fetched.ends.items():
                 # An end that came with records behind a gap says nothing until they are fetched again.
                 if number not in self._refetched:
@@ -193,16 +202,23 @@ class Core:
     def _due(self) -> list[int]:
         """Those of them whose batch is to be sent though more records wait."""
         now, config = self._clock(), self._config
-        due = []
-        for number, partition in self.running.items():
-            batch = partition.open
-            if batch is not None and (
-                batch.records >= config.batch_records
-                or batch.writes >= config.batch_writes
-                or (batch.due_at is not None and batch.due_at <= now)
-            ):
-                due.append(number)
-        return due
+        batches = [(number, partition.open) for number, partition in self.running.items() if partition.open is not None]
+        gathered = sum(batch.records for _, batch in batches) >= config.gathered_records
+        return [
+            number
+            for number, batch in batches
+            if batch.records >= config.batch_records
+            or batch.writes >= config.batch_writes
+            or (gathered and batch.due_at is not None and batch.due_at <= now)
+        ]
+
+    def _hasten(self, numbers: Iterable[int]) -> None:
+        """Nothing more comes of these partitions for now: they need not wait for as long as the others."""
+        soon = self._clock() + self._config.linger_seconds
+        for number in numbers:
+            partition = self.running.get(number)
+            if partition is not None and partition.open is not None and partition.open.due_at is not None:
+                partition.open.due_at = min(partition.open.due_at, soon)
 
     def _send_open(self, numbers: Iterable[int], description: _Description) -> Steps[None]:
         """Step 4, for the open batches of partitions."""
@@ -346,9 +362,10 @@ class Core:
         batch = partition.fold(examined, expiry)
         if batch.due_at is None:
             now = self._clock()
-            batch.due_at = now + self._config.batch_seconds
+            waiting_seconds = max(self._config.linger_seconds, (now - self._drained_at) / 2)
+            batch.due_at = now + min(waiting_seconds, self._config.batch_seconds)
             if len(self._open()) == 1:  # the first
-                self._lingers_until = now + self._config.linger_seconds
+                self._lingers_until = now + self._config.linger_seconds - self._fetch_seconds
         return examined.rest
 
     def _close(self, partition: Partition, description: _Description) -> Steps[None]:

@@ -22,8 +22,9 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         250,
         ge=0,
         le=10_000,
-        description="Longest time for which records are gathered while more of them wait, in milliseconds: each "
-        "total is then written once. As soon as none wait, all are applied.",
+        description="Longest time for which records are gathered while more of them wait, in milliseconds, so that "
+        "each total is written once: up to half of the time for which some have been waiting. Once none wait, all are "
+        "applied.",
     )
     batch_linger_ms: int = Field(
         5,

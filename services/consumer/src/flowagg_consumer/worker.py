@@ -22,6 +22,7 @@ from flowagg_consumer.store import Store
 _log = logging.getLogger(__name__)
 
 _IDLE_SECONDS: Final = 0.1
+_GATHERED_RECORDS: Final = 10_000
 _SOURCES: Final = tuple(away.source for away in (fx.LogAway, fx.StoreAway, fx.TopicRefused, fx.DeadLettersAway))
 _MESSAGES: Final = {
     "incomplete": (logging.WARNING, "the log no longer reaches back to its start: the view is incomplete"),
@@ -58,6 +59,7 @@ class Worker:
             batch_records=settings.batch_records,
             batch_writes=settings.batch_writes,
             batch_seconds=settings.batch_ms / 1000,
+            gathered_records=_GATHERED_RECORDS,
             max_in_flight=settings.max_in_flight,
             reread_seconds=settings.reread_seconds,
             commit_seconds=settings.commit_seconds,
