@@ -106,7 +106,7 @@ def consumer(sample: list[Flow]) -> Loop:
             assert examined is not None
             folded = partition.fold(examined)
             if folded.missing:
-                partition.fill(folded, partition.position, "i", [None] * len(folded.missing))
+                partition.fill(folded, partition.sent_position, "i", [None] * len(folded.missing))
             written = partition.totals(folded)
             partition.sent(folded)
             partition.acknowledged(folded)

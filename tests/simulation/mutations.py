@@ -42,6 +42,7 @@ MUTATIONS = [
                 "return True",
             ),
         ),
+        seed=249,
     ),
     Mutation(
         "the fence of the real script",
@@ -72,11 +73,12 @@ MUTATIONS = [
     Mutation(
         "the topic-id check",
         ((CORE, "if topic_id != meta.topic_id:\n            raise", "if False:\n            raise"),),
+        seed=593,
     ),
     Mutation(
         "the epoch in assign",
         ((CORE, "fx.Start(partition.position, partition.leader_epoch)", "fx.Start(partition.position, -1)"),),
-        seed=374,
+        seed=384,
     ),
     Mutation(
         "fenced cache fill",
