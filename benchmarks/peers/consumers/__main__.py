@@ -61,13 +61,13 @@ def run(argv: Sequence[str]) -> list[Bar]:
     parser.add_argument("--kills", type=int, default=3, help="of each peer with one thread")
     parser.add_argument("--rounds", type=int, default=1, help="how often each is timed")
     parser.add_argument("--shape", default="", help="only topics whose description holds this")
-    parser.add_argument("--only", action="append", default=[], help="only peers whose name holds this; repeatable")
+    parser.add_argument("--only", action="append", default=[], help="only the peer of this name, else those whose name holds it; repeatable")
     parser.add_argument("--whole", action="store_true", help="all topics with all peers: some hours")
     parser.add_argument("--json", type=Path, help=f"default: {RESULT.relative_to(ROOT)}, of a run without a filter")
     parser.add_argument("--plot", type=Path, help=f"default: {PICTURE.relative_to(ROOT)}, of a run without a filter")
     parser.add_argument("--no-plot", action="store_true")
     given = parser.parse_args(argv)
-    chosen = [peer for peer in peers() if not given.only or any(name in peer.name for name in given.only)]
+    chosen = meant(peers(), given.only)
     plan = [(shape, who) for shape, who in planned(chosen, given.whole) if given.shape in shape.name and who]
     if not plan:
         parser.error("no topic, or no peer, is named so")
@@ -102,6 +102,16 @@ def run(argv: Sequence[str]) -> list[Bar]:
         plot(measured, picture)
     print(*(bar.text for bar in found), summary(found), sep="\n")
     return found
+
+
+def meant(all_peers: Sequence[Peer], names: Sequence[str]) -> list[Peer]:
+    """The peers that are meant: of each name the one that has it, else those in whose name it is; all without names."""
+    exact = {peer.name for peer in all_peers}
+    return [
+        peer
+        for peer in all_peers
+        if not names or any(name == peer.name or (name not in exact and name in peer.name) for name in names)
+    ]
 
 
 def planned(chosen: Sequence[Peer], whole: bool) -> list[tuple[LogShape, list[Peer]]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.peers.bars import Bar, summary
-from benchmarks.peers.consumers.__main__ import MAIN_SHAPE, SHORT_SHAPES, WHOLE_SHAPES, planned
+from benchmarks.peers.consumers.__main__ import MAIN_SHAPE, SHORT_SHAPES, WHOLE_SHAPES, meant, planned
 from benchmarks.peers.consumers.data import LogShape, source
 from benchmarks.peers.consumers.exactness import Difference, compare
 from benchmarks.peers.consumers.peers import FAUST, OURS, QUIX, STREAMS_LEAST, STREAMS_ONCE, peers
@@ -237,6 +237,14 @@ def test_a_default_run_reads_one_log_with_all_and_others_with_a_few() -> None:
     assert [shape for shape, _ in others] == list(SHORT_SHAPES)
     for _, few in others:
         assert [peer.family for peer in few] == [OURS, STREAMS_LEAST, STREAMS_ONCE]
+
+
+def test_a_name_is_that_of_one_peer_or_a_part_of_several() -> None:
+    everyone = peers()
+    assert meant(everyone, []) == everyone
+    assert [peer.name for peer in meant(everyone, [f"{STREAMS_ONCE}, 1 thread"])] == [f"{STREAMS_ONCE}, 1 thread"]
+    assert {peer.family for peer in meant(everyone, ["ours", STREAMS_LEAST])} == {OURS, STREAMS_LEAST}
+    assert meant(everyone, ["nobody"]) == []
 
 
 def test_a_whole_run_reads_every_log_with_all() -> None:
