@@ -61,7 +61,12 @@ def run(argv: Sequence[str]) -> list[Bar]:
     parser.add_argument("--kills", type=int, default=3, help="of each peer with one thread")
     parser.add_argument("--rounds", type=int, default=1, help="how often each is timed")
     parser.add_argument("--shape", default="", help="only topics whose description holds this")
-    parser.add_argument("--only", action="append", default=[], help="only the peer of this name, else those whose name holds it; repeatable")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        help="only the peer of this name, else those whose name holds it; repeatable",
+    )
     parser.add_argument("--whole", action="store_true", help="all topics with all peers: some hours")
     parser.add_argument("--json", type=Path, help=f"default: {RESULT.relative_to(ROOT)}, of a run without a filter")
     parser.add_argument("--plot", type=Path, help=f"default: {PICTURE.relative_to(ROOT)}, of a run without a filter")
