@@ -40,7 +40,7 @@ class LastFetch:
 
     def keep_pace(self, _: float) -> None: ...
 
-    def fetch(self, _: float, __: float) -> Fetched:
+    def fetch(self, _: float, __: float | None) -> Fetched:
         self.then()
         return Fetched(errors=self._errors)
 

@@ -19,13 +19,15 @@ META = Meta(0, "t", -1, 0, False, "i")
 class Driven:
     """A core and its effects; answers are given one by one."""
 
-    def __init__(self, max_in_flight: int = 2, cache_bytes: int = 10**6, gathered_records: int = 0) -> None:
+    def __init__(
+        self, max_in_flight: int = 2, cache_bytes: int = 10**6, gathered_records: int = 0, batch_writes: int = 10
+    ) -> None:
         self.now = 0.0
         config = Config(
             0.1,
             0.005,
             10,
-            10,
+            batch_writes,
             0.25,
             gathered_records,
             max_in_flight,
@@ -301,8 +303,9 @@ def test_while_records_wait_they_are_folded_into_one_batch_until_its_time_is_ove
     assert waiting(driven, 2, 1).wait_seconds == pytest.approx(0.005)
     driven.now += 0.2
     left = waiting(driven, 3, 1)
-    assert left.wait_seconds == left.linger_seconds == pytest.approx(0.004)
-    assert waiting(driven, 4, 2) == fx.Fetch(0.0, 0.0)
+    assert left.wait_seconds == pytest.approx(0.004)
+    assert left.linger_seconds is None
+    assert waiting(driven, 4, 2) == fx.Fetch(0.0, None)
     assert (driven.core.running[0].position, driven.core.running[0].sent_position) == (6, 0)
     driven.now += 0.05
     waiting(driven, 6, 1)
@@ -321,7 +324,7 @@ def test_records_are_gathered_for_half_of_the_time_for_which_some_have_been_wait
 ) -> None:
     driven = Driven()
     driven.run_partition()
-    driven.now += waited
+    driven.core._drained_at = -waited
     waiting(driven, 0, 1)
     open_batch = driven.core.running[0].open
     assert open_batch is not None
@@ -363,12 +366,58 @@ def test_time_ends_no_batch_before_enough_is_gathered() -> None:
     driven = Driven(gathered_records=5)
     driven.run_partition()
     waiting(driven, 0, 2)
-    driven.now += 1
+    driven.now += 0.1
     waiting(driven, 2, 2)
     waiting(driven, 4, 1)
     driven.expect(fx.StartDescribe, "ticket")
     driven.expect(fx.AwaitTopic, "t")
     assert driven.command(fx.Apply).position == 5
+
+
+def test_the_longest_time_ends_a_batch_however_little_is_gathered() -> None:
+    driven = Driven(gathered_records=5)
+    driven.run_partition()
+    waiting(driven, 0, 2)
+    driven.now += 0.24
+    waiting(driven, 2, 1)
+    driven.now += 0.02
+    waiting(driven, 3, 1)
+    driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.AwaitTopic, "t")
+    assert driven.command(fx.Apply).position == 4
+
+
+def test_records_that_came_after_an_idle_while_have_not_been_waiting() -> None:
+    driven = Driven()
+    driven.run_partition()
+    driven.now += 0.09
+    waiting(driven, 0, 1)
+    open_batch = driven.core.running[0].open
+    assert open_batch is not None
+    assert open_batch.due_at == pytest.approx(driven.now + 0.005)
+
+
+def test_batches_are_smaller_after_redis_has_failed_and_grow_again() -> None:
+    driven = Driven(batch_writes=2000)
+    driven.run_partition()
+    for _ in range(2):
+        driven.fetch(0, 1)
+        driven.expect(fx.AwaitTopic, "t")
+        driven.command(fx.Apply)
+        driven.expect(fx.Fetch, fx.Fetched())
+        driven.expect(fx.Receive, fx.StoreAway("timeout"))
+        driven.expect(fx.Disconnect)
+        driven.expect(fx.Pause)
+        driven.now += 10
+        driven.expect(fx.Fetch, fx.Fetched())
+        driven.load(META)
+    assert driven.core._most_writes == 500
+    driven.fetch(0, 1)
+    driven.expect(fx.AwaitTopic, "t")
+    driven.command(fx.Apply)
+    driven.expect(fx.Fetch, fx.Fetched())
+    driven.expect(fx.Receive, True)
+    assert driven.core._most_writes == 1000
 
 
 def test_a_batch_is_bounded_by_its_records() -> None:
@@ -433,15 +482,30 @@ def test_an_open_batch_outlives_a_lost_reply_where_redis_holds_what_was_sent() -
     assert (apply.expected, apply.position, apply.hours[0].pairs[1]) == (2, 7, b"7 14")
 
 
-def test_what_was_read_before_a_log_was_seen_to_be_cut_is_applied() -> None:
+def test_what_is_folded_of_a_log_that_was_cut_is_dropped_and_kafka_asked_again() -> None:
     driven = Driven()
     driven.run_partition()
     waiting(driven, 0, 2)
     driven.expect(fx.Fetch, fx.Fetched(stops={0: (StopReason.LOG_TRUNCATED, "truncated")}))
     driven.expect(fx.StartDescribe, "ticket")
+    driven.expect(fx.Disconnect)
+    driven.expect(fx.Pause)
+    assert (list(driven.core.loading), driven.core.stopped) == ([0], {})
+    driven.load(META)
+    assert driven.core.running[0].position == 0
+
+
+def test_what_was_read_before_retention_passed_it_is_applied() -> None:
+    driven = Driven()
+    driven.run_partition()
+    waiting(driven, 0, 2)
+    driven.expect(fx.Fetch, fx.Fetched(stops={0: (StopReason.POSITION_BEYOND_LOG, "out of range")}))
+    driven.expect(fx.StartDescribe, "ticket")
     driven.expect(fx.AwaitTopic, "t")
     assert driven.command(fx.Apply).position == 2
-    assert driven.command(fx.Diverge).expected == 2
+    driven.expect(fx.Watermarks, {0: fx.Bounds(5, 9, 0)})
+    apply = driven.command(fx.Apply)
+    assert (apply.expected, apply.position, apply.lost) == (2, 5, "2-5")
 
 
 def test_what_is_folded_is_applied_before_a_consumer_ends() -> None:

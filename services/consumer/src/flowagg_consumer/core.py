@@ -22,6 +22,7 @@ Steps = Generator[fx.Effect, Any, _T]
 
 GUIDE: Final = "see docs/guides/stopped-partitions.md"
 _MAX_BACKOFF_DOUBLINGS: Final = 4
+_LEAST_WRITES: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Config:
     batch_records, batch_writes, batch_seconds: of one partition in one call: most records, most of what is written,
     longest time from the first record on. It may be as long as half of the time for which records have been waiting,
     so that what is late anyway comes together; as soon as none wait, all is sent. gathered_records: of all partitions;
-    before there are as many, time alone ends no batch: small ones would make all records late.
+    before there are as many, only the longest time ends a batch: small ones would make all records late.
     max_in_flight: script calls sent and not answered.
     reread_seconds, commit_seconds: between two of each. retry_seconds: before the first retry of a
     partition that could not be loaded; doubled with each failure of Kafka's up to 16-fold. cache_bytes: estimate
@@ -136,6 +137,7 @@ class Core:
         self._refetched: set[int] = set()
         self._failures: dict[int, int] = {}  # of Kafka's in a row, by partition
         self._committed: dict[int, int] = {}
+        self._most_writes = config.batch_writes
         self._lingers_until = self._drained_at = clock()
         self._fetch_seconds = 0.0
         self._next_reread = clock() + config.reread_seconds
@@ -160,7 +162,7 @@ class Core:
             self._note("kafka", error)
         if fetched.commit_failed:
             self._committed.clear()
-        if not fetched.more:
+        if not fetched.more or self._fetch_seconds > self._config.linger_seconds:  # none was waiting
             self._drained_at = self._clock()
         # Step 2: the description starts after the consume has returned.
         description = _Description(self.trouble)
@@ -192,8 +194,7 @@ class Core:
         """What to wait for: anything, or what still belongs to the open batches."""
         if not self._open():
             return fx.Fetch(self._config.idle_seconds, self._config.linger_seconds)
-        left = max(0.0, self._lingers_until - self._clock())
-        return fx.Fetch(left, left)
+        return fx.Fetch(max(0.0, self._lingers_until - self._clock()), None)
 
     def _open(self) -> list[int]:
         """The partitions with an open batch."""
@@ -208,8 +209,9 @@ class Core:
             number
             for number, batch in batches
             if batch.records >= config.batch_records
-            or batch.writes >= config.batch_writes
+            or batch.writes >= self._most_writes
             or (gathered and batch.due_at is not None and batch.due_at <= now)
+            or (batch.overdue_at is not None and batch.overdue_at <= now)
         ]
 
     def _hasten(self, numbers: Iterable[int]) -> None:
@@ -364,6 +366,7 @@ class Core:
             now = self._clock()
             waiting_seconds = max(self._config.linger_seconds, (now - self._drained_at) / 2)
             batch.due_at = now + min(waiting_seconds, self._config.batch_seconds)
+            batch.overdue_at = now + self._config.batch_seconds
             if len(self._open()) == 1:  # the first
                 self._lingers_until = now + self._config.linger_seconds - self._fetch_seconds
         return examined.rest
@@ -404,7 +407,9 @@ class Core:
             yield from self._guard(partition, self._find_out(partition, stop, description))
 
     def _find_out(self, partition: Partition, stop: Stop, description: _Description) -> Steps[None]:
-        yield from self._close(partition, description)  # it was read before
+        if stop.reason is StopReason.LOG_TRUNCATED and partition.open is not None:
+            raise Fenced  # what is folded may be what the log has lost: from what is stored on, Kafka tells again
+        yield from self._close(partition, description)
         if partition.open is not None:
             return  # in doubt by now: the next fetch tells again
         topic_id = yield from description.topic_id()
@@ -533,6 +538,7 @@ class Core:
         if applied:
             pending.partition.acknowledged(pending.batch)
             self._failures.pop(number, None)
+            self._most_writes = min(self._config.batch_writes, 2 * self._most_writes)
             self._well("redis")
             self.counts.flows += pending.batch.records - len(pending.batch.dead)
             self.counts.batches += 1
@@ -548,6 +554,8 @@ class Core:
         their metas are read: it is good only if Redis holds exactly what was sent, and by this writer.
         """
         yield fx.Disconnect()
+        if isinstance(error, fx.StoreAway):  # it may be the batch that is too large for the way to Redis
+            self._most_writes = max(min(_LEAST_WRITES, self._config.batch_writes), self._most_writes // 2)
         self._next_reread = self._clock()  # step 6: the next connection may lead to another master
         doubted = {pending.partition.number: pending.partition for pending in self._pending}
         self._pending.clear()

@@ -62,7 +62,7 @@ class Fetched:
     a partition's log ended when all before had been handed over. stops: partitions that Kafka
     cannot read on from where they are, why, and Kafka's words. errors: what else Kafka said.
     commit_failed: a commit since the last fetch did not work. more: as many records came as may come at a
-    time, and at once: more of them wait.
+    time: more of them wait.
     """
 
     revoked: Sequence[int] = ()
@@ -79,11 +79,11 @@ class Fetched:
 class Fetch:
     """Wait up to wait_seconds for a record, and once there is one up to linger_seconds for more. Answered with Fetched.
 
-    linger_seconds as long as wait_seconds: both are one wait.
+    linger_seconds None: as many as come until wait_seconds are over.
     """
 
     wait_seconds: float
-    linger_seconds: float
+    linger_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)

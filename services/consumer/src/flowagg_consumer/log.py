@@ -191,8 +191,8 @@ class Log:
         if self._pace is not None:
             time.sleep(min(wait_seconds, self._pace.wait_seconds(time.monotonic())))
 
-    def fetch(self, wait_seconds: float, linger_seconds: float) -> fx.Fetched:
-        """Wait for a record, and once there is one for more."""
+    def fetch(self, wait_seconds: float, linger_seconds: float | None) -> fx.Fetched:
+        """Wait for a record, and once there is one for more; without linger_seconds for all of them."""
         self._check_member()
         if self._consumer is None and time.monotonic() >= self._tried_at + _JOIN_SECONDS:
             self._join()
@@ -210,11 +210,11 @@ class Log:
             self._pace.took(gathered.count)
         revoked, assigned, self._revoked, self._assigned = self._revoked, self._assigned, [], []
         failed, self._commit_failed = self._commit_failed, False
-        more = 0 < most == gathered.messages
+        more = gathered.messages == self._most  # what the pace lets through says nothing about what waits
         fetched = fx.Fetched(
             revoked, assigned, gathered.by_partition, gathered.ends, gathered.stops, gathered.errors, failed, more
         )
-        self._silence.took(_places(fetched), drained=not more)
+        self._silence.took(_places(fetched), drained=gathered.messages < most)
         return fetched
 
     def start_describe(self) -> "Future[TopicDescription]":
@@ -436,9 +436,9 @@ def _speaks_consumer_protocol(settings: ConsumerSettings) -> bool | None:
     return False
 
 
-def _consume(member: Consumer, most: int, wait_seconds: float, linger_seconds: float) -> list[Message]:
+def _consume(member: Consumer, most: int, wait_seconds: float, linger_seconds: float | None) -> list[Message]:
     """Messages: the first one is waited for, then others for a shorter time."""
-    if wait_seconds <= linger_seconds:
+    if linger_seconds is None:
         return member.consume(most, wait_seconds)
     messages = member.consume(1, wait_seconds)
     if messages and most > 1:

@@ -126,7 +126,7 @@ class Batch:
     time: the running maximum of keyed records' log time after them; expired: the buckets of marks
     that it ends. expiry: what a new tick of retention brings. dead: records that count nothing.
     lost: a range of offsets that the log no longer held. due_at: when it is sent even if more records
-    wait, by the core's clock.
+    wait, by the core's clock, once enough are gathered; overdue_at: in any case.
     """
 
     expected: int
@@ -143,6 +143,7 @@ class Batch:
     dead: list[DeadLetter] = field(default_factory=list)
     lost: tuple[int, int] | None = None
     due_at: float | None = None
+    overdue_at: float | None = None
 
     @property
     def writes(self) -> int:

@@ -15,7 +15,7 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
     batch_writes: int = Field(
         20_000,
         ge=1,
-        le=100_000,
+        le=50_000,
         description="Totals to be written for a partition after which they are; Redis does nothing else meanwhile.",
     )
     batch_ms: int = Field(
