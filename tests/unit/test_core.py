@@ -68,6 +68,13 @@ class Driven:
             self.expect(fx.Receive, begins)
         self.expect(fx.Restart)
 
+    def described_apply(self) -> fx.Apply:
+        """A batch is sent, after a description of the topic."""
+        self.expect(fx.StartDescribe, "ticket")
+        self.expect(fx.AwaitTopic, "t")
+        apply: fx.Apply = self.command(fx.Apply)
+        return apply
+
     def run_partition(self, meta: Meta = META) -> None:
         """Own partition 0."""
         self.expect(fx.Fetch, fx.Fetched(assigned=[0]))
@@ -309,9 +316,7 @@ def test_while_records_wait_they_are_folded_into_one_batch_until_its_time_is_ove
     assert (driven.core.running[0].position, driven.core.running[0].sent_position) == (6, 0)
     driven.now += 0.05
     waiting(driven, 6, 1)
-    driven.expect(fx.StartDescribe, "ticket")
-    driven.expect(fx.AwaitTopic, "t")
-    apply = driven.command(fx.Apply)
+    apply = driven.described_apply()
     assert (apply.expected, apply.position) == (0, 7)
     assert apply.hours[0].pairs[1] == b"7 14"
     waiting(driven, 7, 1)  # a batch of its own, with its own time
@@ -330,9 +335,7 @@ def test_records_are_gathered_for_half_of_the_time_for_which_some_have_been_wait
     assert open_batch is not None
     assert open_batch.due_at == pytest.approx(driven.now + gathered)
     driven.expect(fx.Fetch, fx.Fetched(records={0: [records(1, 1)]}))  # and no more
-    driven.expect(fx.StartDescribe, "ticket")
-    driven.expect(fx.AwaitTopic, "t")
-    driven.command(fx.Apply)
+    driven.described_apply()
     waiting(driven, 2, 1)
     open_batch = driven.core.running[0].open
     assert open_batch is not None
@@ -347,9 +350,7 @@ def test_a_partition_at_its_end_waits_for_the_others_no_longer_than_records_ling
     driven.expect(fx.Fetch, fx.Fetched(ends={0: 4}, more=True))
     driven.now += 0.006
     driven.expect(fx.Fetch, fx.Fetched(errors=["of another partition"], ends={1: 7}, more=True))
-    driven.expect(fx.StartDescribe, "ticket")
-    driven.expect(fx.AwaitTopic, "t")
-    assert driven.command(fx.Apply).position == 4
+    assert driven.described_apply().position == 4
 
 
 def test_a_batch_is_sent_as_soon_as_no_more_records_wait() -> None:
@@ -357,9 +358,7 @@ def test_a_batch_is_sent_as_soon_as_no_more_records_wait() -> None:
     driven.run_partition()
     waiting(driven, 0, 4)
     driven.expect(fx.Fetch, fx.Fetched(ends={0: 4}))
-    driven.expect(fx.StartDescribe, "ticket")
-    driven.expect(fx.AwaitTopic, "t")
-    assert driven.command(fx.Apply).position == 4
+    assert driven.described_apply().position == 4
 
 
 def test_time_ends_no_batch_before_enough_is_gathered() -> None:
@@ -369,9 +368,7 @@ def test_time_ends_no_batch_before_enough_is_gathered() -> None:
     driven.now += 0.1
     waiting(driven, 2, 2)
     waiting(driven, 4, 1)
-    driven.expect(fx.StartDescribe, "ticket")
-    driven.expect(fx.AwaitTopic, "t")
-    assert driven.command(fx.Apply).position == 5
+    assert driven.described_apply().position == 5
 
 
 def test_the_longest_time_ends_a_batch_however_little_is_gathered() -> None:
@@ -382,9 +379,7 @@ def test_the_longest_time_ends_a_batch_however_little_is_gathered() -> None:
     waiting(driven, 2, 1)
     driven.now += 0.02
     waiting(driven, 3, 1)
-    driven.expect(fx.StartDescribe, "ticket")
-    driven.expect(fx.AwaitTopic, "t")
-    assert driven.command(fx.Apply).position == 4
+    assert driven.described_apply().position == 4
 
 
 def test_records_that_came_after_an_idle_while_have_not_been_waiting() -> None:
@@ -425,9 +420,7 @@ def test_a_batch_is_bounded_by_its_records() -> None:
     driven.run_partition()
     waiting(driven, 0, 9)
     waiting(driven, 9, 1)
-    driven.expect(fx.StartDescribe, "ticket")
-    driven.expect(fx.AwaitTopic, "t")
-    assert driven.command(fx.Apply).position == 10
+    assert driven.described_apply().position == 10
 
 
 def test_a_batch_is_bounded_by_what_it_writes() -> None:
@@ -449,9 +442,7 @@ def test_totals_that_are_missing_are_read_once_a_batch() -> None:
     driven.expect(fx.Fetch, fx.Fetched())
     assert len(driven.command(fx.ReadTotals).fields) == 1
     driven.expect(fx.Receive, (3, "i", [b"10 20"]))
-    driven.expect(fx.StartDescribe, "ticket")
-    driven.expect(fx.AwaitTopic, "t")
-    assert driven.command(fx.Apply).hours[0].pairs[1] == b"13 26"
+    assert driven.described_apply().hours[0].pairs[1] == b"13 26"
 
 
 def test_an_open_batch_outlives_a_lost_reply_where_redis_holds_what_was_sent() -> None:
@@ -500,9 +491,7 @@ def test_what_was_read_before_retention_passed_it_is_applied() -> None:
     driven.run_partition()
     waiting(driven, 0, 2)
     driven.expect(fx.Fetch, fx.Fetched(stops={0: (StopReason.POSITION_BEYOND_LOG, "out of range")}))
-    driven.expect(fx.StartDescribe, "ticket")
-    driven.expect(fx.AwaitTopic, "t")
-    assert driven.command(fx.Apply).position == 2
+    assert driven.described_apply().position == 2
     driven.expect(fx.Watermarks, {0: fx.Bounds(5, 9, 0)})
     apply = driven.command(fx.Apply)
     assert (apply.expected, apply.position, apply.lost) == (2, 5, "2-5")
@@ -514,9 +503,7 @@ def test_what_is_folded_is_applied_before_a_consumer_ends() -> None:
     waiting(driven, 0, 2)
     driven.core.stopping = True
     waiting(driven, 2, 1)
-    driven.expect(fx.StartDescribe, "ticket")
-    driven.expect(fx.AwaitTopic, "t")
-    assert driven.command(fx.Apply).position == 3
+    assert driven.described_apply().position == 3
     driven.expect(fx.Receive, True)
     assert driven.effect == fx.Commit({0: 3})
 
@@ -525,7 +512,5 @@ def test_memory_is_freed_of_a_partition_whose_batch_has_been_sent() -> None:
     driven = Driven(cache_bytes=100)
     driven.run_partition()
     waiting(driven, 0, 2)
-    driven.expect(fx.StartDescribe, "ticket")
-    driven.expect(fx.AwaitTopic, "t")
-    assert driven.command(fx.Apply).position == 2
+    assert driven.described_apply().position == 2
     assert driven.core.running[0].cached_entries == 0

@@ -32,7 +32,7 @@ class Config:
     longest time from the first record on. It may be as long as half of the time for which records have been waiting,
     so that what is late anyway comes together; as soon as none wait, all is sent. gathered_records: of all partitions;
     before there are as many, only the longest time ends a batch: small ones would make all records late.
-    max_in_flight: script calls sent and not answered.
+    max_in_flight: calls sent and not answered.
     reread_seconds, commit_seconds: between two of each. retry_seconds: before the first retry of a
     partition that could not be loaded; doubled with each failure of Kafka's up to 16-fold. cache_bytes: estimate
     of memory for totals and marks. window: of dedupe, in log time. retention: of hours, in log time.
@@ -103,7 +103,7 @@ class _Description:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """A script call that was sent and not answered."""
+    """A call that was sent and not answered."""
 
     partition: Partition
     batch: Batch
@@ -438,7 +438,7 @@ class Core:
             yield from self._restart(partition)
 
     def _apply(self, partition: Partition, batch: Batch, description: _Description) -> Steps[None]:
-        """Step 4: send the fenced script, once everything before it is certain."""
+        """Step 4: send the fenced call, once everything before it is certain."""
         number, meta = partition.number, partition.meta
         topic_id = yield from description.topic_id()
         if topic_id != meta.topic_id:
@@ -512,7 +512,7 @@ class Core:
             yield from self._receive()
 
     def _receive(self, *, alone: bool = True) -> Steps[None]:
-        """Take the answer to the oldest script call in flight.
+        """Take the answer to the oldest call in flight.
 
         alone: handle what goes wrong here; else the connection is closed here too, and StoreAway
         raised, since a command of the caller's own was under way behind it.

@@ -205,7 +205,7 @@ class ReadHours:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Step 4: the fenced script. Received as True where it was applied, False where the fence refused.
+    """Step 4: the fenced call. Received as True where it was applied, False where the fence refused.
 
     expected, topic_id, incarnation: the fence. position, leader_epoch, time, writer: the new meta.
     hours, marks (bucket -> pairs of key and value), expired (buckets to delete): what it writes.

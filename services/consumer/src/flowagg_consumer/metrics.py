@@ -5,7 +5,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from flowagg_consumer.partition import DeadLetterReason
 
 FLOWS = Counter("flowagg_consumer_flows", "Flows applied to the view (repeats of keyed POSTs included).")
-BATCHES = Counter("flowagg_consumer_batches", "Batches applied to the view (one script call each).")
+BATCHES = Counter("flowagg_consumer_batches", "Batches applied to the view (one call to Redis each).")
 TURN_SECONDS = Histogram(
     "flowagg_consumer_turn_seconds",
     "Time of one round of the main loop that brought records, without the wait for them, in seconds; a wait for "

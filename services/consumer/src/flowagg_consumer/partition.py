@@ -4,7 +4,7 @@ No I/O, no clock. core.py hands in what Kafka and Redis said and carries out wha
 steps are numbered as in docs/decisions/0003-a-view-with-a-fence.md.
 
 The invariant above all others: everything stored at position P of a partition is a pure function
-of the log from its recorded start up to P, and only the fenced script writes it.
+of the log from its recorded start up to P, and only the fenced call writes it.
 """
 
 from bisect import bisect_left
@@ -333,7 +333,7 @@ class Partition:
         batch.missing = []
 
     def totals(self, batch: Batch) -> list[HourTotals]:
-        """Step 4: what the script has to write for a filled batch, hour by hour, as absolute totals."""
+        """Step 4: what the call has to write for a filled batch, hour by hour, as absolute totals."""
         by_hour: dict[int, list[Entry]] = {}
         for entry in batch.touched:
             entries = by_hour.get(entry.hour)
@@ -377,7 +377,7 @@ class Partition:
         return ",".join(filter(None, (self.meta.lost, "{}-{}".format(*more))))
 
     def sent(self, batch: Batch) -> None:
-        """Step 4: the script call is on its way; the next fold opens another batch."""
+        """Step 4: the call is on its way; the next fold opens another batch."""
         self.position = self.sent_position = batch.position
         self.leader_epoch = batch.leader_epoch
         self.time = batch.time
@@ -387,7 +387,7 @@ class Partition:
         self._pristine = False
 
     def acknowledged(self, batch: Batch) -> None:
-        """Step 5: the script has applied the batch."""
+        """Step 5: the call has applied the batch."""
         self.applied = batch.position
 
     def forget(self, down_to_bytes: int) -> None:

@@ -45,7 +45,7 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         description="Memory for totals of owned partitions, in bytes (estimated); past it they are read from Redis.",
     )
     max_in_flight: int = Field(
-        2, ge=1, le=16, description="Script calls sent to Redis and not yet answered; further ones wait."
+        2, ge=1, le=16, description="Batches sent to Redis and not yet answered; further ones wait."
     )
     dead_letter_topic: str | None = Field(
         None,
