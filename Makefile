@@ -43,7 +43,7 @@ help: ## List what make can do
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 # The workspace's environment, as uv.lock has it. uv itself is fetched where it is missing.
-.venv/.synced: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml operator/pyproject.toml cli/pyproject.toml dev/*/pyproject.toml)
+.venv/.synced: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml libs/native/hatch_build.py libs/native/c/* services/*/pyproject.toml operator/pyproject.toml cli/pyproject.toml dev/*/pyproject.toml)
 	@uv=$$(./dev/find-uv.sh) && \
 	{ [ -x $(PYTHON) ] || "$$uv" venv --quiet --allow-existing --python '>=3.11,<3.14' .venv 2>/dev/null \
 	  || "$$uv" venv --quiet --allow-existing --python '>=3.11' .venv; } && \

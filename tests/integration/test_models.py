@@ -42,7 +42,7 @@ def commands(seed: int) -> list[fx.Command]:
         elif kind == "positions":
             made.append(fx.ReadPositions([0, 1, 2]))
         elif kind == "totals":
-            made.append(fx.ReadTotals(number, "i0", [(h, _field(n)) for h in range(2) for n in range(3)]))
+            made.append(fx.ReadTotals(number, "i0", [(h, [_field(n) for n in range(3)]) for h in range(2)]))
         elif kind == "hours":
             made.append(fx.ReadHours(number, rng.choice(["i0", "i1"])))
         else:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import redis
@@ -12,11 +12,13 @@ from flowagg.view import DamagedView, HourMark, Meta, hours_key, marks_key, meta
 from flowagg_consumer import effects as fx
 from flowagg_consumer import store as store_module
 from flowagg_consumer.marks import Window
+from flowagg_consumer.native import NativeRecords, native_totals
 from flowagg_consumer.partition import Batch, Fenced, Partition
 from flowagg_consumer.records import Records
 from flowagg_consumer.retention import Expiry
 from flowagg_consumer.settings import ConsumerSettings
 from flowagg_consumer.store import Store
+from flowagg_consumer.totals import PythonTotals
 from flowagg_stack import provision
 from flowagg_stack.embedded import Server, start_redis_binary
 from flowagg_stack.processes import Processes
@@ -35,9 +37,17 @@ def raw(own_redis: Server) -> Iterator[redis.Redis]:
         yield client
 
 
-@pytest.fixture(params=[10**9, -1], ids=["script", "transaction"])
+class Kind:
+    """What totals are kept in."""
+
+    native: ClassVar[bool] = False
+
+
+@pytest.fixture(params=["script", "transaction", "script-native", "transaction-native"])
 def store(own_redis: Server, request: pytest.FixtureRequest) -> Iterator[Store]:
-    opened = Store(ConsumerSettings(redis_url=f"redis://{own_redis.address}/0", view="v"), request.param)
+    Kind.native = request.param.endswith("-native")
+    script_writes = 10**9 if request.param.startswith("script") else -1
+    opened = Store(ConsumerSettings(redis_url=f"redis://{own_redis.address}/0", view="v"), script_writes)
     yield opened
     opened.close()
 
@@ -55,6 +65,15 @@ def begin(store: Store, number: int = 0, position: int = 0, topic_id: str = "t",
     return meta
 
 
+def partition_of(meta: Meta) -> Partition:
+    return Partition(0, meta, WINDOW, None, native_totals(7) if Kind.native else PythonTotals)
+
+
+def encode_field(number: int) -> bytes:
+    """The field of fold()'s flow with a number."""
+    return b'["app-%d","b","c"]' % number
+
+
 def fold(partition: Partition, keys: int, first: int = 0, hours: int = 1) -> Batch:
     records = Records(
         range(first, first + keys),
@@ -63,7 +82,7 @@ def fold(partition: Partition, keys: int, first: int = 0, hours: int = 1) -> Bat
         4,
         [0] * keys,
     )
-    examined = partition.examine(records)
+    examined = partition.examine(NativeRecords.of(records) if Kind.native else records)
     assert examined is not None
     return partition.fold(examined)
 
@@ -100,7 +119,7 @@ def test_a_view_that_begins_above_zero_says_that_it_is_incomplete(store: Store) 
 
 
 def test_a_batch_is_applied_whole_whatever_its_size(store: Store, raw: redis.Redis) -> None:
-    partition = Partition(0, begin(store), WINDOW)
+    partition = partition_of(begin(store))
     batch = fold(partition, 20_000, hours=3)
     assert ask(store, script(partition, batch)) is True
     assert ask(store, fx.Load([0])) == {0: Meta(20_000, "t", 4, 0, incomplete=False, incarnation="i", writer="me")}
@@ -117,7 +136,7 @@ def test_the_fence_compares_position_topic_and_incarnation(store: Store, raw: re
         Meta(0, "another", -1, 0, False, "i"),
         Meta(0, "t", -1, 0, False, "another"),
     ):
-        partition = Partition(0, stale, WINDOW)
+        partition = partition_of(stale)
         batch = fold(partition, 1, first=stale.position)
         assert ask(store, script(partition, batch)) is False
         diverge = fx.Diverge(0, stale.position, stale.topic_id, stale.incarnation, "another history")
@@ -134,7 +153,7 @@ def test_another_history_of_the_log_is_kept_in_the_meta(store: Store) -> None:
 
 def test_the_same_batch_is_let_in_once(store: Store) -> None:
     meta = begin(store)
-    one, other = Partition(0, meta, WINDOW), Partition(0, meta, WINDOW)
+    one, other = partition_of(meta), partition_of(meta)
     batch, again = fold(one, 10), fold(other, 10)
     assert ask(store, script(one, batch)) is True
     assert ask(store, script(other, again)) is False
@@ -147,34 +166,36 @@ def test_a_partition_without_a_meta_takes_no_batch(store: Store) -> None:
 
 
 def test_totals_are_read_back_with_the_position(store: Store) -> None:
-    partition = Partition(0, begin(store), WINDOW)
+    partition = partition_of(begin(store))
     batch = fold(partition, 100, hours=7)
     assert ask(store, script(partition, batch)) is True
     (meta,) = ask(store, fx.Load([0])).values()
     assert meta is not None
-    other = Partition(0, meta, WINDOW)
+    other = partition_of(meta)
     batch = fold(other, 120, first=100, hours=7)
-    fields = [(entry.hour, entry.field) for entry in batch.missing]
+    fields = other.missing_fields()
     position, incarnation, values = ask(store, fx.ReadTotals(0, "i", fields))
     assert (position, incarnation) == (100, "i")
-    assert values == [b"9007199254740991 %d" % n if n < 100 else None for n in range(120)]
+    asked = [(hour, field) for hour, fields_of in fields for field in fields_of]
+    stored = {(n % 7, encode_field(n)): b"9007199254740991 %d" % n for n in range(100)}
+    assert len(asked) == 120
+    assert values == [stored.get(one) for one in asked]
 
 
 def test_totals_read_at_another_position_never_reach_the_view(store: Store, raw: redis.Redis) -> None:
     """A zombie reads while Redis has gone back, another owner brings it on again, and the zombie writes."""
     meta = begin(store)
     earlier = {key: raw.dump(key) or b"" for key in raw.keys("flowagg:*")}
-    first = Partition(0, meta, WINDOW)
+    first = partition_of(meta)
     assert ask(store, script(first, fold(first, 3))) is True
     (at_three,) = ask(store, fx.Load([0])).values()
-    zombie = Partition(0, at_three, WINDOW)
+    zombie = partition_of(at_three)
     batch = fold(zombie, 3, first=3)
     raw.flushall()
     for key, dump in earlier.items():
         raw.restore(key, 0, dump)
-    fields = [(entry.hour, entry.field) for entry in batch.missing]
-    read = ask(store, fx.ReadTotals(0, "i", fields))
-    again = Partition(0, meta, WINDOW)
+    read = ask(store, fx.ReadTotals(0, "i", zombie.missing_fields()))
+    again = partition_of(meta)
     assert ask(store, script(again, fold(again, 3))) is True
     with suppress(Fenced):
         zombie.fill(batch, *read)
@@ -186,11 +207,11 @@ def test_totals_read_at_another_position_never_reach_the_view(store: Store, raw:
 
 
 def test_hours_expire_in_the_script_that_moves_the_floor(store: Store, raw: redis.Redis) -> None:
-    partition = Partition(0, begin(store), WINDOW)
+    partition = partition_of(begin(store))
     assert ask(store, script(partition, fold(partition, 30, hours=3))) is True
     assert ask(store, fx.ReadHours(0, "i")) == (30, "i", {0: HourMark(28), 1: HourMark(29), 2: HourMark(30)})
     (meta,) = ask(store, fx.Load([0])).values()
-    partition = Partition(0, meta, WINDOW)
+    partition = partition_of(meta)
     expiry = Expiry(tick=500, floor=2, gone=[0, 1], adopted={2: HourMark(30, 500), 7: HourMark(3, 500)})
     moved = script(partition, partition.move(40, 4), expiry=expiry)
     assert ask(store, moved) is True
@@ -203,7 +224,7 @@ def test_hours_expire_in_the_script_that_moves_the_floor(store: Store, raw: redi
 
 
 def test_a_foreign_key_in_the_way_is_found_before_the_first_write(store: Store, raw: redis.Redis) -> None:
-    partition = Partition(0, begin(store), WINDOW)
+    partition = partition_of(begin(store))
     raw.set(totals_key("v", 0, "i", 1), "foreign")
     batch = fold(partition, 4, hours=2)
     with pytest.raises(DamagedView, match="is a string"):
@@ -213,7 +234,7 @@ def test_a_foreign_key_in_the_way_is_found_before_the_first_write(store: Store, 
 
 
 def test_a_full_redis_refuses_before_the_first_write(store: Store, raw: redis.Redis) -> None:
-    partition = Partition(0, begin(store), WINDOW)
+    partition = partition_of(begin(store))
     raw.config_set("maxmemory", "1mb")
     batch = fold(partition, 1000)
     with pytest.raises(fx.StoreAway, match="RedisFull"):
@@ -225,7 +246,7 @@ def test_a_full_redis_refuses_before_the_first_write(store: Store, raw: redis.Re
 
 
 def test_marks_and_lost_ranges_are_written_and_expired_buckets_go(store: Store, raw: redis.Redis) -> None:
-    partition = Partition(0, begin(store), WINDOW)
+    partition = partition_of(begin(store))
     raw.hset(marks_key("v", 0, "i", 3), "old", "x")
     batch = fold(partition, 2)
     marks = {7: ["k", b"d 0-1"], 8: ["j", b"d 0-2"]}
@@ -238,12 +259,11 @@ def test_marks_and_lost_ranges_are_written_and_expired_buckets_go(store: Store, 
 
 
 def test_commands_are_answered_in_their_order(store: Store) -> None:
-    partition = Partition(0, begin(store), WINDOW)
+    partition = partition_of(begin(store))
     first = fold(partition, 3)
     store.send(script(partition, first))
     partition.sent(first)
-    second = fold(partition, 3, first=3)
-    store.send(fx.ReadTotals(0, "i", [(entry.hour, entry.field) for entry in second.touched]))
+    store.send(fx.ReadTotals(0, "i", [(0, [encode_field(n) for n in range(3)])]))
     assert store.receive() is True
     assert store.receive() == (3, "i", [b"9007199254740991 %d" % n for n in range(3)])
 
@@ -269,7 +289,7 @@ def test_a_closed_connection_is_opened_again_by_the_next_command(store: Store) -
 
 
 def test_a_replica_refuses_and_takes_it_once_it_is_the_master(store: Store, raw: redis.Redis) -> None:
-    partition = Partition(0, begin(store), WINDOW)
+    partition = partition_of(begin(store))
     batch = fold(partition, 3)
     raw.replicaof("127.0.0.1", 1)
     with pytest.raises(fx.StoreAway, match=r"READONLY|read only"):
@@ -282,7 +302,7 @@ def test_a_replica_refuses_and_takes_it_once_it_is_the_master(store: Store, raw:
 @pytest.mark.parametrize("writes", [0, 1])
 def test_much_is_written_by_a_transaction(own_redis: Server, raw: redis.Redis, writes: int) -> None:
     store = Store(ConsumerSettings(redis_url=f"redis://{own_redis.address}/0", view="v"), script_writes=1)
-    partition = Partition(0, begin(store), WINDOW)
+    partition = partition_of(begin(store))
     raw.config_resetstat()
     assert ask(store, script(partition, fold(partition, 1 + writes))) is True
     calls = raw.info("commandstats")
@@ -295,7 +315,7 @@ def test_whatever_changes_after_the_look_undoes_the_transaction(
     own_redis: Server, raw: redis.Redis, changed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(ConsumerSettings(redis_url=f"redis://{own_redis.address}/0", view="v"), script_writes=0)
-    partition = Partition(0, begin(store), WINDOW)
+    partition = partition_of(begin(store))
     key = {"meta": meta_key("v", 0), "hours": hours_key("v", 0, "i"), "totals": totals_key("v", 0, "i", 0)}[changed]
     judge = store_module._judge
 
@@ -327,7 +347,7 @@ def test_a_look_that_shows_another_position_leaves_nothing_watched(own_redis: Se
 
 def test_answers_that_were_under_way_come_before_that_of_a_transaction(own_redis: Server) -> None:
     store = Store(ConsumerSettings(redis_url=f"redis://{own_redis.address}/0", view="v"), script_writes=0)
-    partition = Partition(0, begin(store), WINDOW)
+    partition = partition_of(begin(store))
     first = fold(partition, 3)
     store.send(fx.ReadPositions([0]))
     store.send(script(partition, first))

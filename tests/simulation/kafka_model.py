@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from flowagg_consumer import effects as fx
+from flowagg_consumer.native import NativeRecords
 from flowagg_consumer.partition import StopReason
 from flowagg_consumer.records import Records
 
@@ -111,7 +112,9 @@ class Broker:
 class Member:
     """A consumer's place in the group, and its fetch positions."""
 
-    def __init__(self, broker: Broker, rng: random.Random) -> None:
+    def __init__(self, broker: Broker, rng: random.Random, *, native: bool = False) -> None:
+        """native: whether records come in the compiled library's memory."""
+        self._native = native
         self._broker = broker
         self._rng = rng
         self.told: set[int] = set()
@@ -137,8 +140,13 @@ class Member:
                 continue
             self._fetch_one(number, start, batch, records, ends, stops)
         failed, self.commit_fails = self.commit_fails, False
-        more = bool(records) and self._rng.random() < 0.5
-        return fx.Fetched(revoked, assigned, records, ends, stops, commit_failed=failed, more=more)
+        waiting = self._waiting() if self._rng.random() < 0.7 else {}  # the client may know, or not
+        return fx.Fetched(revoked, assigned, records, ends, stops, commit_failed=failed, waiting=waiting)
+
+    def _waiting(self) -> dict[int, int]:
+        logs = self._broker.topic.logs
+        places = {n: start.offset for n, start in self.fetching.items() if start is not None and n < len(logs)}
+        return {n: logs[n].end - place for n, place in places.items() if logs[n].end > place}
 
     def assignment_start(self, number: int) -> fx.Start | None:
         """The callback assigns paused: the core starts the partition once it knows where."""
@@ -174,7 +182,8 @@ class Member:
             else:
                 runs.append([offset])
         if runs:
-            records[number] = [_columns(log, run) for run in runs]
+            columns = [_columns(log, run) for run in runs]
+            records[number] = [NativeRecords.of(each) for each in columns] if self._native else columns
             self._at_end.pop(number, None)
         epoch = log.entries[stop - 1].epoch if stop > position else start.leader_epoch
         self.fetching[number] = fx.Start(stop, epoch)

@@ -32,6 +32,7 @@ class Mutation:
 
 
 CORE, PARTITION, MARKS = "flowagg_consumer.core", "flowagg_consumer.partition", "flowagg_consumer.marks"
+TOTALS = "flowagg_consumer.totals"
 MUTATIONS = [
     Mutation(
         "the fence",
@@ -113,7 +114,7 @@ MUTATIONS = [
     ),
     Mutation(
         "hours expire before the first record of a tick counts",
-        ((PARTITION, "if hour < self.floor:", "if False:"),),
+        ((TOTALS, "if hour < floor:", "if False:"),),
     ),
     Mutation(
         "what was folded before a tick of retention is sent before it",
@@ -225,6 +226,7 @@ _ORDER = [
     "flowagg_consumer.records",
     "flowagg_consumer.retention",
     MARKS,
+    TOTALS,
     PARTITION,
     CORE,
     "flowagg_consumer.store",

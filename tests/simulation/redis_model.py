@@ -37,9 +37,10 @@ class Node:
                 position = self._position(view, command.partition)
                 if position is None:
                     return None, None, []
-                keys = [totals_key(view, command.partition, command.incarnation, hour) for hour, _ in command.fields]
                 return *position, [
-                    self.data.get(key, {}).get(field) for key, (_, field) in zip(keys, command.fields, strict=True)
+                    self.data.get(totals_key(view, command.partition, command.incarnation, hour), {}).get(field)
+                    for hour, fields in command.fields
+                    for field in fields
                 ]
             case fx.ReadMarks():
                 position = self._position(view, command.partition)

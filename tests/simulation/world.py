@@ -13,8 +13,10 @@ from flowagg.view import decode_hour, decode_meta, hours_key, meta_key, totals_k
 from flowagg_consumer import effects as fx
 from flowagg_consumer.core import Config, Core
 from flowagg_consumer.marks import Window
+from flowagg_consumer.native import native_totals
 from flowagg_consumer.partition import DeadLetter, StopReason
 from flowagg_consumer.retention import Retention
+from flowagg_consumer.totals import PythonTotals
 from flowagg_reader import core as reader_core
 from flowagg_reader.etag import Held
 from flowagg_reader.hour import Seen, hour_of
@@ -63,7 +65,7 @@ class Process:
         self.name = name
         self.starts = 0
         self.paused_until = 0.0
-        self.member = Member(world.broker, world.rng)
+        self.member = Member(world.broker, world.rng, native=world.native)
         self.connection = Connection(world.redis, world.rng)
         self.start()
 
@@ -74,7 +76,7 @@ class Process:
         if self.starts > 1:
             self.connection.disconnect()
             world.broker.members.remove(self.member)
-        self.member = Member(world.broker, world.rng)
+        self.member = Member(world.broker, world.rng, native=world.native)
         world.broker.members.append(self.member)
         self.connection = Connection(world.redis, world.rng)
         config = Config(
@@ -83,7 +85,6 @@ class Process:
             batch_records=world.batch_records,
             batch_writes=world.batch_writes,
             batch_seconds=0.05,
-            gathered_records=world.gathered_records,
             max_in_flight=2,
             reread_seconds=0.5,
             commit_seconds=1.0,
@@ -91,6 +92,7 @@ class Process:
             cache_bytes=world.cache_bytes,
             window=Window(WINDOW_MS),
             retention=Retention(world.rules.keep),
+            new_totals=native_totals(world.seed) if world.native else PythonTotals,
         )
         self.core = Core(config, f"{self.name}.{self.starts}", lambda: world.now, world.new_id, self._say)
         self._steps = self.core.run()
@@ -169,12 +171,12 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self.native = seed % 2 == 0  # compiled totals and Python's, in turns
         self.rng = rng = random.Random(seed)
         self.now = 0.0
         self.steps = 0
         self.lines: deque[tuple[int, str, object, object]] = deque(maxlen=_TRACE_LINES)
         self.batch = rng.choice([1, 2, 5, 20])
-        self.gathered_records = rng.choice([0, 0, 15])
         self.batch_records, self.batch_writes = rng.choice([(10**6, 10**6), (10**6, 6), (8, 10**6), (1, 1)])
         self.cache_bytes = rng.choice([0, 2000, 10**6, 10**6])
         self.rules = oracle.Rules(WINDOW_MS, rng.choice([None, 800, 4000]))

@@ -42,6 +42,9 @@ class Member:
 
     def pause(self, _: list[TopicPartition]) -> None: ...
 
+    def get_watermark_offsets(self, _: TopicPartition, **__: bool) -> tuple[int, int]:
+        return 0, -1001  # as before anything has come
+
     def close(self) -> None:
         self.closed = True
 
@@ -55,7 +58,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     Member.made = []
     monkeypatch.setattr(log_module, "Consumer", Member)
     monkeypatch.setattr(log_module, "_JOIN_SECONDS", 0.0)
-    return Log(ConsumerSettings(group_protocol="classic"))
+    return Log(ConsumerSettings(group_protocol="classic", native=False))
 
 
 def test_a_member_that_has_failed_for_good_is_replaced_and_its_partitions_are_given_up(log: Log) -> None:
@@ -83,7 +86,7 @@ def test_no_protocol_is_guessed_while_no_broker_answers(monkeypatch: pytest.Monk
     monkeypatch.setattr(log_module, "_JOIN_SECONDS", 0.0)
     monkeypatch.setattr(log_module, "Consumer", Member)
     Member.made = []
-    log = Log(ConsumerSettings())
+    log = Log(ConsumerSettings(native=False))
     (probe,) = Member.made  # of the properties alone
     assert probe.closed
     assert "Kafka does not answer" in log.fetch(0, 0).errors[0]

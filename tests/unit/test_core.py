@@ -19,9 +19,7 @@ META = Meta(0, "t", -1, 0, False, "i")
 class Driven:
     """A core and its effects; answers are given one by one."""
 
-    def __init__(
-        self, max_in_flight: int = 2, cache_bytes: int = 10**6, gathered_records: int = 0, batch_writes: int = 10
-    ) -> None:
+    def __init__(self, max_in_flight: int = 2, cache_bytes: int = 10**6, batch_writes: int = 10) -> None:
         self.now = 0.0
         config = Config(
             0.1,
@@ -29,7 +27,6 @@ class Driven:
             10,
             batch_writes,
             0.25,
-            gathered_records,
             max_in_flight,
             1000.0,
             1000.0,
@@ -296,60 +293,47 @@ def test_a_stored_position_that_has_gone_back_is_noticed_while_idle() -> None:
 
 
 def waiting(driven: Driven, first: int, count: int) -> fx.Fetch:
-    """Fetch records while more of them wait."""
-    asked: fx.Fetch = driven.expect(fx.Fetch, fx.Fetched(records={0: [records(first, count)]}, more=True))
+    """Fetch records while many more of them wait."""
+    fetched = fx.Fetched(records={0: [records(first, count)]}, waiting={0: 1000})
+    asked: fx.Fetch = driven.expect(fx.Fetch, fetched)
     return asked
 
 
 def test_while_records_wait_they_are_folded_into_one_batch_until_its_time_is_over() -> None:
     driven = Driven()
     driven.run_partition()
-    driven.core._drained_at = -10.0  # for so long they have been waiting
     assert waiting(driven, 0, 2) == fx.Fetch(0.1, 0.005)
-    driven.now += 0.001
-    assert waiting(driven, 2, 1).wait_seconds == pytest.approx(0.005)
     driven.now += 0.2
-    left = waiting(driven, 3, 1)
-    assert left.wait_seconds == pytest.approx(0.004)
-    assert left.linger_seconds is None
-    assert waiting(driven, 4, 2) == fx.Fetch(0.0, None)
-    assert (driven.core.running[0].position, driven.core.running[0].sent_position) == (6, 0)
+    assert waiting(driven, 2, 1) == fx.Fetch(0.1, 0.005)
+    assert waiting(driven, 3, 1).wait_seconds == pytest.approx(0.05)  # no longer than the batch's time
+    assert (driven.core.running[0].position, driven.core.running[0].sent_position) == (4, 0)
     driven.now += 0.05
-    waiting(driven, 6, 1)
+    waiting(driven, 4, 1)
     apply = driven.described_apply()
-    assert (apply.expected, apply.position) == (0, 7)
-    assert apply.hours[0].pairs[1] == b"7 14"
-    waiting(driven, 7, 1)  # a batch of its own, with its own time
+    assert (apply.expected, apply.position) == (0, 5)
+    assert apply.hours[0].pairs[1] == b"5 10"
+    waiting(driven, 5, 1)  # a batch of its own, with its own time
     assert isinstance(driven.effect, fx.Fetch)
 
 
-@pytest.mark.parametrize(("waited", "gathered"), [(0.0, 0.005), (0.02, 0.01), (0.4, 0.2), (9.0, 0.25)])
-def test_records_are_gathered_for_half_of_the_time_for_which_some_have_been_waiting(
-    waited: float, gathered: float
-) -> None:
+@pytest.mark.parametrize(("waits", "is_sent"), [(0, True), (4, True), (5, False)])
+def test_records_are_gathered_while_more_of_them_wait_than_were_gathered(waits: int, is_sent: bool) -> None:
     driven = Driven()
     driven.run_partition()
-    driven.core._drained_at = -waited
-    waiting(driven, 0, 1)
-    open_batch = driven.core.running[0].open
-    assert open_batch is not None
-    assert open_batch.due_at == pytest.approx(driven.now + gathered)
-    driven.expect(fx.Fetch, fx.Fetched(records={0: [records(1, 1)]}))  # and no more
-    driven.described_apply()
-    waiting(driven, 2, 1)
-    open_batch = driven.core.running[0].open
-    assert open_batch is not None
-    assert open_batch.due_at == pytest.approx(driven.now + 0.005)
+    waiting(driven, 0, 3)
+    driven.expect(fx.Fetch, fx.Fetched(records={0: [records(3, 1)]}, waiting={0: waits} if waits else {}))
+    assert isinstance(driven.effect, fx.StartDescribe) is is_sent
 
 
-def test_a_partition_at_its_end_waits_for_the_others_no_longer_than_records_linger() -> None:
+def test_a_partition_of_which_none_wait_waits_for_others_no_longer_than_records_linger() -> None:
     driven = Driven()
     driven.run_partition()
-    driven.now += 10
-    waiting(driven, 0, 4)
-    driven.expect(fx.Fetch, fx.Fetched(ends={0: 4}, more=True))
-    driven.now += 0.006
-    driven.expect(fx.Fetch, fx.Fetched(errors=["of another partition"], ends={1: 7}, more=True))
+    driven.expect(fx.Fetch, fx.Fetched(records={0: [records(0, 4)]}, waiting={1: 1000}))
+    driven.now += 0.003
+    assert driven.expect(fx.Fetch, fx.Fetched(waiting={1: 1000})).wait_seconds == pytest.approx(0.005)
+    driven.now += 0.003
+    last = fx.Fetched(errors=["of another partition"], ends={1: 7}, waiting={1: 1000})
+    assert driven.expect(fx.Fetch, last).wait_seconds == pytest.approx(0.002)
     assert driven.described_apply().position == 4
 
 
@@ -361,35 +345,13 @@ def test_a_batch_is_sent_as_soon_as_no_more_records_wait() -> None:
     assert driven.described_apply().position == 4
 
 
-def test_time_ends_no_batch_before_enough_is_gathered() -> None:
-    driven = Driven(gathered_records=5)
-    driven.run_partition()
-    waiting(driven, 0, 2)
-    driven.now += 0.1
-    waiting(driven, 2, 2)
-    waiting(driven, 4, 1)
-    assert driven.described_apply().position == 5
-
-
-def test_the_longest_time_ends_a_batch_however_little_is_gathered() -> None:
-    driven = Driven(gathered_records=5)
-    driven.run_partition()
-    waiting(driven, 0, 2)
-    driven.now += 0.24
-    waiting(driven, 2, 1)
-    driven.now += 0.02
-    waiting(driven, 3, 1)
-    assert driven.described_apply().position == 4
-
-
-def test_records_that_came_after_an_idle_while_have_not_been_waiting() -> None:
+def test_a_batch_is_sent_when_its_time_is_over_though_nothing_comes() -> None:
     driven = Driven()
     driven.run_partition()
-    driven.now += 0.09
-    waiting(driven, 0, 1)
-    open_batch = driven.core.running[0].open
-    assert open_batch is not None
-    assert open_batch.due_at == pytest.approx(driven.now + 0.005)
+    waiting(driven, 0, 4)
+    driven.now += 0.26
+    assert driven.expect(fx.Fetch, fx.Fetched(waiting={0: 1000})) == fx.Fetch(0.1, 0.005)
+    assert driven.described_apply().position == 4
 
 
 def test_batches_are_smaller_after_redis_has_failed_and_grow_again() -> None:
@@ -427,7 +389,7 @@ def test_a_batch_is_bounded_by_what_it_writes() -> None:
     driven = Driven()
     driven.run_partition()
     bad = Records(range(10), [b"no flow key"] * 10, [encode_value(1, 2)] * 10, 0, [0] * 10)
-    driven.expect(fx.Fetch, fx.Fetched(records={0: [bad]}, more=True))
+    driven.expect(fx.Fetch, fx.Fetched(records={0: [bad]}, waiting={0: 1000}))
     driven.expect(fx.StartDescribe, "ticket")
     driven.expect(fx.AwaitTopic, "t")
     driven.expect(fx.SendDeadLetters)

@@ -1,14 +1,17 @@
 """The pure core of the exactly-once path, on a Redis that is a dictionary."""
 
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 from flowagg.flow import encode_key, encode_value
 from flowagg.idempotency import Mark
 from flowagg.view import Meta, decode_hour
 from flowagg_consumer.marks import Window
+from flowagg_consumer.native import NativeRecords, native_totals
 from flowagg_consumer.partition import Batch, DeadLetterReason, Fenced, Partition, Refetch
 from flowagg_consumer.records import Records
+from flowagg_consumer.totals import PythonTotals
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,8 +23,14 @@ FIELD = b'["foo","bar","vpc-0"]'
 WINDOW = Window(86_400_000)
 
 
+@pytest.fixture(autouse=True, scope="module", params=["python", "native"])
+def kind(request: pytest.FixtureRequest) -> None:
+    """What totals are kept in."""
+    Stored.native = request.param == "native"
+
+
 def fold(partition: Partition, records: Records) -> Batch:
-    examined = partition.examine(records)
+    examined = partition.examine(NativeRecords.of(records) if Stored.native else records)
     assert examined is not None
     assert not examined.unknown_marks
     return partition.fold(examined)
@@ -29,6 +38,8 @@ def fold(partition: Partition, records: Records) -> Batch:
 
 class Stored:
     """What Redis would hold of one partition."""
+
+    native: ClassVar[bool]
 
     def __init__(self) -> None:
         self.position = 0
@@ -40,10 +51,10 @@ class Stored:
         self.dead: list[tuple[int, str]] = []
 
     def partition(self) -> Partition:
-        return Partition(3, Meta(self.position, "t", self.epoch, 0, False, "i", self.time), WINDOW)
+        return partition_of(Meta(self.position, "t", self.epoch, 0, False, "i", self.time))
 
     def fill(self, partition: Partition, batch: Batch) -> None:
-        values = [self.totals.get((entry.hour, entry.field)) for entry in batch.missing]
+        values = [self.totals.get((hour, field)) for hour, fields in partition.missing_fields() for field in fields]
         partition.fill(batch, self.position, "i", values)
 
     def apply(self, partition: Partition, batch: Batch) -> None:
@@ -61,7 +72,7 @@ class Stored:
         partition.acknowledged(batch)
 
     def carry(self, partition: Partition, records: Records) -> None:
-        rest: Records | None = records
+        rest: Records | None = NativeRecords.of(records) if self.native else records
         while rest is not None:
             examined = partition.examine(rest)
             if examined is None:
@@ -85,6 +96,10 @@ class Stored:
     @property
     def whole_state(self) -> tuple[object, ...]:
         return *self.state, self.time, self.marks, self.dead
+
+
+def partition_of(meta: Meta) -> Partition:
+    return Partition(3, meta, WINDOW, None, native_totals(7) if Stored.native else PythonTotals)
 
 
 def keyed(first: int, *flows: tuple[str, str, int, int], epoch: int = 0) -> Records:
@@ -118,7 +133,8 @@ def test_a_new_owner_reads_back_what_it_does_not_hold() -> None:
     stored.carry(stored.partition(), records(0, (KEY, 100, 300)))
     other = stored.partition()
     batch = fold(other, records(1, (KEY, 1, 2)))
-    assert [entry.field for entry in batch.missing] == [FIELD]
+    assert batch.missing == 1
+    assert [(hour, list(fields)) for hour, fields in other.missing_fields()] == [(1, [FIELD])]
     stored.fill(other, batch)
     stored.apply(other, batch)
     assert stored.totals == {(1, FIELD): b"101 302"}
@@ -135,7 +151,7 @@ def test_totals_are_filled_only_from_the_position_that_the_fold_starts_from() ->
 
 
 def test_totals_of_another_incarnation_are_never_taken() -> None:
-    partition = Partition(0, Meta(5, "t", 0, 0, False, "i"), WINDOW)
+    partition = partition_of(Meta(5, "t", 0, 0, False, "i"))
     batch = fold(partition, records(5, (KEY, 1, 2)))
     with pytest.raises(Fenced):
         partition.fill(batch, 5, "another", [b"1 1"])

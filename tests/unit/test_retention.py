@@ -1,14 +1,17 @@
 """Retention of hours: what expires, and that it is a function of the log alone."""
 
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 from flowagg.flow import encode_key, encode_value
 from flowagg.view import HourMark, Meta, decode_hour
 from flowagg_consumer.marks import Window
+from flowagg_consumer.native import NativeRecords, native_totals
 from flowagg_consumer.partition import DeadLetterReason, Fenced, Partition
 from flowagg_consumer.records import Records
 from flowagg_consumer.retention import Retention
+from flowagg_consumer.totals import PythonTotals
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,8 +26,16 @@ def records(first: int, *flows: tuple[int, int]) -> Records:
     return Records(offsets, keys, [encode_value(1, 1)] * len(flows), 0, [time for _, time in flows])
 
 
+@pytest.fixture(autouse=True, scope="module", params=["python", "native"])
+def kind(request: pytest.FixtureRequest) -> None:
+    """What totals are kept in."""
+    Stored.native = request.param == "native"
+
+
 class Stored:
     """What Redis would hold of one partition."""
+
+    native: ClassVar[bool]
 
     def __init__(self, keep_ms: int | None = KEEP) -> None:
         self.retention = Retention(keep_ms)
@@ -35,10 +46,11 @@ class Stored:
 
     def partition(self) -> Partition:
         meta = Meta(self.position, "t", 0, 0, False, "i", floor=self.floor, tick=self.tick)
-        return Partition(3, meta, Window(86_400_000), self.retention)
+        new_totals = native_totals(7) if self.native else PythonTotals
+        return Partition(3, meta, Window(86_400_000), self.retention, new_totals)
 
     def carry(self, partition: Partition, given: Records) -> None:
-        rest: Records | None = given
+        rest: Records | None = NativeRecords.of(given) if self.native else given
         while rest is not None:
             examined = partition.examine(rest)
             assert examined is not None
@@ -46,7 +58,8 @@ class Stored:
             if examined.tick is not None:
                 expiry = partition.expire(examined, self.position, "i", self.hours)
             batch = partition.fold(examined, expiry)
-            values = [self.totals.get(entry.hour, {}).get(entry.field) for entry in batch.missing]
+            missing = partition.missing_fields()
+            values = [self.totals.get(hour, {}).get(field) for hour, fields in missing for field in fields]
             partition.fill(batch, self.position, "i", values)
             if expiry is not None:
                 self.hours |= expiry.adopted

@@ -24,6 +24,7 @@ OF_CONSUMERS: Final = frozenset(
         "max_in_flight",
         "max_poll_seconds",
         "membership_check_seconds",
+        "native",
         "group_patience_seconds",
         "prefetch_bytes",
         "replay_batch",

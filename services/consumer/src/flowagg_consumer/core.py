@@ -4,6 +4,7 @@ The steps are numbered as in docs/decisions/0003-a-view-with-a-fence.md. worker.
 real Kafka and Redis, the simulation with models; time and randomness are arguments.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from flowagg_consumer.marks import Window
 from flowagg_consumer.partition import Batch, Fenced, Partition, Refetch, Stop, StopReason
 from flowagg_consumer.records import Records
 from flowagg_consumer.retention import Retention
+from flowagg_consumer.totals import NewTotals, PythonTotals
 
 _T = TypeVar("_T")
 Steps = Generator[fx.Effect, Any, _T]
@@ -29,13 +31,12 @@ _LEAST_WRITES: Final = 500
 class Config:
     """idle_seconds: longest wait for records. linger_seconds: for more once there are some.
     batch_records, batch_writes, batch_seconds: of one partition in one call: most records, most of what is written,
-    longest time from the first record on. It may be as long as half of the time for which records have been waiting,
-    so that what is late anyway comes together; as soon as none wait, all is sent. gathered_records: of all partitions;
-    before there are as many, only the longest time ends a batch: small ones would make all records late.
+    longest time from the first record on, for which more are gathered while as many wait as have been gathered.
     max_in_flight: calls sent and not answered.
     reread_seconds, commit_seconds: between two of each. retry_seconds: before the first retry of a
     partition that could not be loaded; doubled with each failure of Kafka's up to 16-fold. cache_bytes: estimate
     of memory for totals and marks. window: of dedupe, in log time. retention: of hours, in log time.
+    new_totals: what partitions keep totals in.
     """
 
     idle_seconds: float
@@ -43,7 +44,6 @@ class Config:
     batch_records: int
     batch_writes: int
     batch_seconds: float
-    gathered_records: int
     max_in_flight: int
     reread_seconds: float
     commit_seconds: float
@@ -51,6 +51,7 @@ class Config:
     cache_bytes: int
     window: Window
     retention: Retention = field(default_factory=Retention)
+    new_totals: NewTotals = PythonTotals
 
 
 @dataclass(slots=True)
@@ -138,8 +139,7 @@ class Core:
         self._failures: dict[int, int] = {}  # of Kafka's in a row, by partition
         self._committed: dict[int, int] = {}
         self._most_writes = config.batch_writes
-        self._lingers_until = self._drained_at = clock()
-        self._fetch_seconds = 0.0
+        self._waiting: Mapping[int, int] = {}
         self._next_reread = clock() + config.reread_seconds
         self._next_commit = clock() + config.commit_seconds
 
@@ -147,80 +147,82 @@ class Core:
         """Work until `stopping` is set; then send what is folded, wait for what is in flight, and commit."""
         while not self.stopping:
             yield from self.turn()
-        yield from self._send_open(self._open(), _Description(self.trouble))
+        yield from self._send_open(list(self.running), _Description(self.trouble))
         yield from self._receive_all()
         yield from self._commit(at_once=True)
 
     def turn(self) -> Steps[None]:
         """One round: load what is due, fetch, carry, look again, commit."""
         yield from self._load_due()
-        asked_at = self._clock()
         fetched: fx.Fetched = yield self._fetch()
-        self._fetch_seconds = self._clock() - asked_at
+        self._waiting = fetched.waiting
         yield from self._take_membership(fetched)
         for error in fetched.errors:
             self._note("kafka", error)
         if fetched.commit_failed:
             self._committed.clear()
-        if not fetched.more or self._fetch_seconds > self._config.linger_seconds:  # none was waiting
-            self._drained_at = self._clock()
         # Step 2: the description starts after the consume has returned.
         description = _Description(self.trouble)
         if fetched.records or fetched.ends or fetched.stops:
-            if not fetched.more or fetched.stops or self._due():
+            if self._caught_up(fetched) or fetched.stops or self._due():
                 yield from description.start()  # it runs beside the fold
             for number, (reason, detail) in fetched.stops.items():
                 yield from self._cannot_read(number, Stop(reason, detail), description)
             for number, runs in fetched.records.items():
                 yield from self._carry(number, runs, description)
-            # While more records wait they are folded into the same batches: each total is then written once.
-            if fetched.more:
-                self._hasten(fetched.ends)
-            yield from self._send_open(self._due() if fetched.more else self._open(), description)
+            yield from self._send_open(self._due(), description)
             for number, end in fetched.ends.items():
                 # An end that came with records behind a gap says nothing until they are fetched again.
                 if number not in self._refetched:
                     yield from self._move(number, end, description)
             self._refetched.clear()
         else:
-            yield from self._send_open(self._open(), description)
-            yield from self._receive_all()
+            yield from self._send_open(self._due(), description)
+            if not self._open():
+                yield from self._receive_all()
             if "kafka" in self.trouble and not (self.running or self.loading or self.stopped):
                 yield from self._ask_again()
         yield from self._reread()
         yield from self._commit()
 
     def _fetch(self) -> fx.Fetch:
-        """What to wait for: anything, or what still belongs to the open batches."""
-        if not self._open():
-            return fx.Fetch(self._config.idle_seconds, self._config.linger_seconds)
-        return fx.Fetch(max(0.0, self._lingers_until - self._clock()), None)
+        """What to wait for; not past the time of an open batch."""
+        config = self._config
+        due_at = min((self._due_at(number, batch) for number, batch in self._open()), default=math.inf)
+        return fx.Fetch(min(config.idle_seconds, max(0.0, due_at - self._clock())), config.linger_seconds)
 
-    def _open(self) -> list[int]:
-        """The partitions with an open batch."""
-        return [number for number, partition in self.running.items() if partition.open is not None]
+    def _open(self) -> list[tuple[int, Batch]]:
+        """The open batches."""
+        return [(number, partition.open) for number, partition in self.running.items() if partition.open is not None]
+
+    def _caught_up(self, fetched: fx.Fetched) -> bool:
+        """Whether no more wait than will have been gathered, once what was fetched is folded."""
+        gathered = sum(batch.records for _, batch in self._open())
+        gathered += sum(len(run.offsets) for runs in fetched.records.values() for run in runs)
+        return sum(self._waiting.values()) <= gathered
 
     def _due(self) -> list[int]:
-        """Those of them whose batch is to be sent though more records wait."""
-        now, config = self._clock(), self._config
-        batches = [(number, partition.open) for number, partition in self.running.items() if partition.open is not None]
-        gathered = sum(batch.records for _, batch in batches) >= config.gathered_records
+        """The partitions whose open batch is to be sent.
+
+        All of them, unless more records wait than were gathered: those are late anyway, and may as well be folded into
+        the same batches, so that each total is written once.
+        """
+        now, config, batches = self._clock(), self._config, self._open()
+        if sum(self._waiting.values()) <= sum(batch.records for _, batch in batches):
+            return [number for number, _ in batches]
         return [
             number
             for number, batch in batches
             if batch.records >= config.batch_records
             or batch.writes >= self._most_writes
-            or (gathered and batch.due_at is not None and batch.due_at <= now)
-            or (batch.overdue_at is not None and batch.overdue_at <= now)
+            or self._due_at(number, batch) <= now
         ]
 
-    def _hasten(self, numbers: Iterable[int]) -> None:
-        """Nothing more comes of these partitions for now: they need not wait for as long as the others."""
-        soon = self._clock() + self._config.linger_seconds
-        for number in numbers:
-            partition = self.running.get(number)
-            if partition is not None and partition.open is not None and partition.open.due_at is not None:
-                partition.open.due_at = min(partition.open.due_at, soon)
+    def _due_at(self, number: int, batch: Batch) -> float:
+        """When a batch is sent in any case: soon, where it is others that more wait of."""
+        assert batch.opened_at is not None  # noqa: S101 - it has records
+        seconds = self._config.batch_seconds
+        return batch.opened_at + (seconds if self._waiting.get(number) else min(seconds, self._config.linger_seconds))
 
     def _send_open(self, numbers: Iterable[int], description: _Description) -> Steps[None]:
         """Step 4, for the open batches of partitions."""
@@ -302,7 +304,7 @@ class Core:
             kept.applied = kept.sent_position
             self.counts.loads["kept"] += 1
         else:
-            kept = Partition(number, meta, self._config.window, self._config.retention)
+            kept = Partition(number, meta, self._config.window, self._config.retention, self._config.new_totals)
             self.counts.loads["read"] += 1
         self.running[number] = kept
         yield from self._restart(kept)
@@ -362,13 +364,8 @@ class Core:
             read_hours = fx.ReadHours(partition.number, partition.meta.incarnation)
             expiry = partition.expire(examined, *(yield from self._request(read_hours)))
         batch = partition.fold(examined, expiry)
-        if batch.due_at is None:
-            now = self._clock()
-            waiting_seconds = max(self._config.linger_seconds, (now - self._drained_at) / 2)
-            batch.due_at = now + min(waiting_seconds, self._config.batch_seconds)
-            batch.overdue_at = now + self._config.batch_seconds
-            if len(self._open()) == 1:  # the first
-                self._lingers_until = now + self._config.linger_seconds - self._fetch_seconds
+        if batch.opened_at is None:
+            batch.opened_at = self._clock()
         return examined.rest
 
     def _close(self, partition: Partition, description: _Description) -> Steps[None]:
@@ -377,8 +374,7 @@ class Core:
         if batch is None:
             return
         if batch.missing:
-            fields = [(entry.hour, entry.field) for entry in batch.missing]
-            read_totals = fx.ReadTotals(partition.number, partition.meta.incarnation, fields)
+            read_totals = fx.ReadTotals(partition.number, partition.meta.incarnation, partition.missing_fields())
             partition.fill(batch, *(yield from self._request(read_totals)))
         yield from self._apply(partition, batch, description)
 

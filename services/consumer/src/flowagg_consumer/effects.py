@@ -61,8 +61,8 @@ class Fetched:
     and must be restarted. records: per partition, in order, runs of one leader epoch. ends: where
     a partition's log ended when all before had been handed over. stops: partitions that Kafka
     cannot read on from where they are, why, and Kafka's words. errors: what else Kafka said.
-    commit_failed: a commit since the last fetch did not work. more: as many records came as may come at a
-    time: more of them wait.
+    commit_failed: a commit since the last fetch did not work. waiting: how many more records there are of
+    partitions, as far as is known.
     """
 
     revoked: Sequence[int] = ()
@@ -72,18 +72,15 @@ class Fetched:
     stops: Mapping[int, tuple[StopReason, str]] = field(default_factory=dict)
     errors: Sequence[str] = ()
     commit_failed: bool = False
-    more: bool = False
+    waiting: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Wait up to wait_seconds for a record, and once there is one up to linger_seconds for more. Answered with Fetched.
-
-    linger_seconds None: as many as come until wait_seconds are over.
-    """
+    """Wait up to wait_seconds for a record, then up to linger_seconds for more. Answered with Fetched."""
 
     wait_seconds: float
-    linger_seconds: float | None
+    linger_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +166,14 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class ReadTotals:
-    """In one atomic call: stored position, incarnation, and the totals of fields by hour.
+    """In one atomic call: stored position, incarnation, and totals. fields: hours, and which fields of each.
 
     Received as (position, incarnation, values in the order of fields); (None, None, []) without a meta.
     """
 
     partition: int
     incarnation: str
-    fields: Sequence[tuple[int, bytes]]
+    fields: Sequence[tuple[int, Sequence[bytes]]]
 
 
 @dataclass(frozen=True, slots=True)

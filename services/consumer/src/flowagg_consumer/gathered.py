@@ -5,7 +5,9 @@ from itertools import groupby
 from typing import Final, overload
 
 from confluent_kafka import KafkaError, Message
+from flowagg_native.chunk import Chunk
 
+from flowagg_consumer.native import NativeRecords
 from flowagg_consumer.partition import StopReason
 from flowagg_consumer.records import Records
 
@@ -20,7 +22,7 @@ _STOPS: Final = {
 
 
 class Gathered:
-    """What messages that came together say.
+    """What messages that came together say; those of Kafka's client, and those that a chunk holds.
 
     messages: how many, what is no record included. count: how many records. by_partition: runs of them, of one leader
     epoch each. ends, stops, errors: as in Fetched. fatal: why the member can go on no longer.
@@ -40,7 +42,7 @@ class Gathered:
         if any(errors):
             for message, error in zip(messages, errors, strict=True):
                 if error is not None:
-                    self._add_error(message, error)
+                    self._add_error(message.partition(), message.offset(), error)
             messages = [message for message, error in zip(messages, errors, strict=True) if error is None]
         stop = 0
         for number, places in groupby(map(Message.partition, messages)):
@@ -51,14 +53,25 @@ class Gathered:
             self.count += stop - start
             self._add_records(self.by_partition.setdefault(number, []), messages[start:stop])
 
-    def _add_error(self, message: Message, error: KafkaError) -> None:
+    def add(self, chunk: Chunk) -> None:
+        """Add what was taken by the chunk."""
+        said = chunk.said()
+        self.messages += len(chunk) + len(said)
+        self.count += len(chunk)
+        for each in said:
+            number = None if each.partition < 0 else each.partition
+            self._add_error(number, each.offset, KafkaError(each.error, each.text))
+        for number, leader_epoch, start, stop in chunk.runs():
+            self.by_partition.setdefault(number, []).append(NativeRecords(chunk, start, stop, leader_epoch))
+
+    def _add_error(self, number: int | None, offset: int | None, error: KafkaError) -> None:
         if error.fatal() or error.code() == KafkaError._FATAL:
             self.fatal = self.fatal or error.str()
-        number = message.partition()
         if number is None:
             self.errors.append(str(error))
         elif error.code() == KafkaError._PARTITION_EOF:
-            self.ends[number] = _offset(message)
+            assert offset is not None  # noqa: S101 - the end of a log is one
+            self.ends[number] = offset
         elif error.code() in _STOPS:
             # With auto.offset.reset=error librdkafka tells a truncated log as a reset that may not be, too.
             truncated = _TRUNCATED in error.str()

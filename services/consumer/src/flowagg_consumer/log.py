@@ -24,6 +24,7 @@ from flowagg.kafka import (
     resolve_topic,
 )
 from flowagg.topic_rules import Finding, judge_topic
+from flowagg_native.intake import PLUGIN, Intake
 
 from flowagg_consumer import effects as fx
 from flowagg_consumer.gathered import Gathered
@@ -38,10 +39,13 @@ _log = logging.getLogger(__name__)
 
 _FEATURE_POLLS: Final = 30
 _JOIN_SECONDS: Final = 1.0  # between tries
+_LEAD_SECONDS: Final = 1.0
 _SEEK_PAUSE_SECONDS: Final = 0.001
 _QUEUED_MESSAGES: Final = 40_000  # fetched ahead, within FLOWAGG_PREFETCH_BYTES
 _MOST_MESSAGES: Final = 1_000
 """So many at a time are folded while they are in the processor's caches, and their memory serves the next ones."""
+_MOST_TAKEN: Final = 4_000
+"""By the compiled library, in which they are smaller; each fetch costs the same in Python, whatever it brings."""
 
 # Brokers that do not know the question, and users that may not ask it.
 _UNTOLD: Final = {
@@ -62,17 +66,20 @@ class Log:
         self._topic = settings.kafka_topic
         self._dead_letter_topic = settings.dead_letter_topic or f"{settings.kafka_topic}.dead-letters"
         self._timeout_seconds = settings.kafka_timeout_seconds
-        self._most = min(_MOST_MESSAGES, settings.batch_records)
+        self._most = min(_MOST_TAKEN if settings.native else _MOST_MESSAGES, settings.batch_records)
         rate = settings.flows_per_second
         self._pace = None if rate is None else Pace(rate, time.monotonic())
         self._revoked: list[int] = []
         self._assigned: list[int] = []
         self._commit_failed = False
+        self._waiting: dict[int, int] = {}
         self.rejoins = 0
         self._settings = settings
         self._owned: set[int] = set()
         self._tried_at = float("-inf")
         self._consumer: Consumer | None = None
+        self._intake: Intake | None = None
+        self._led_at = 0.0
         self._membership: Membership | None = None
         self._silence = Silence(settings.silence_seconds)
         self._groups = Groups(
@@ -144,7 +151,9 @@ class Log:
         self._membership = (
             Membership(self._topic, self._settings.membership_check_seconds) if protocol == "consumer" else None
         )
-        self._consumer = Consumer(self._properties(protocol))
+        native = self._settings.native
+        self._consumer = Consumer(self._properties(protocol) | (PLUGIN if native else {}))
+        self._intake = Intake() if native else None
         self._consumer.subscribe(
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
@@ -158,6 +167,7 @@ class Log:
         _log.error("the group's member takes part no more; a new one takes its place", extra={"reason": reason})
         self.rejoins += 1
         self._consumer = None
+        self._close_intake()
         self._silence.ended(self._owned)
         self._revoked += sorted(self._owned)
         self._assigned = []
@@ -191,8 +201,8 @@ class Log:
         if self._pace is not None:
             time.sleep(min(wait_seconds, self._pace.wait_seconds(time.monotonic())))
 
-    def fetch(self, wait_seconds: float, linger_seconds: float | None) -> fx.Fetched:
-        """Wait for a record, and once there is one for more; without linger_seconds for all of them."""
+    def fetch(self, wait_seconds: float, linger_seconds: float) -> fx.Fetched:
+        """Wait for a record, and once there is one for more."""
         self._check_member()
         if self._consumer is None and time.monotonic() >= self._tried_at + _JOIN_SECONDS:
             self._join()
@@ -203,19 +213,68 @@ class Log:
         most = self._most
         if self._pace is not None:
             most = min(most, self._pace.room(time.monotonic()))
-        gathered = Gathered(_consume(member, most, wait_seconds, linger_seconds) if most else [])
+        gathered = self._gather(member, most, wait_seconds, linger_seconds)
         if gathered.fatal is not None:
             self._give_up(member, gathered.fatal)
         if self._pace is not None:
             self._pace.took(gathered.count)
         revoked, assigned, self._revoked, self._assigned = self._revoked, self._assigned, [], []
         failed, self._commit_failed = self._commit_failed, False
-        more = gathered.messages == self._most  # what the pace lets through says nothing about what waits
-        fetched = fx.Fetched(
-            revoked, assigned, gathered.by_partition, gathered.ends, gathered.stops, gathered.errors, failed, more
+        places = _places(gathered)
+        self._silence.took(places, drained=gathered.messages < most)
+        # A rate is no backlog: what waits because of it is not to wait for longer batches, too.
+        if self._pace is None and (places or self._waiting):
+            self._waiting = self._count_waiting(member)
+        return fx.Fetched(
+            revoked,
+            assigned,
+            gathered.by_partition,
+            gathered.ends,
+            gathered.stops,
+            gathered.errors,
+            failed,
+            self._waiting,
         )
-        self._silence.took(_places(fetched), drained=gathered.messages < most)
-        return fetched
+
+    def _count_waiting(self, member: Consumer) -> dict[int, int]:
+        """By partition, how many records there are beyond those that came, as far as the client knows."""
+        waiting = {}
+        for number, place in self._silence.places.items():
+            try:
+                _, end = member.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
+            except KafkaException:  # not known yet
+                continue
+            if end > place:
+                waiting[number] = end - place
+        return waiting
+
+    def _gather(self, member: Consumer, most: int, wait_seconds: float, linger_seconds: float) -> Gathered:
+        intake = self._intake
+        if intake is None:
+            return Gathered(_consume(member, most, wait_seconds, linger_seconds) if most else [])
+        if time.monotonic() >= self._led_at + _LEAD_SECONDS:
+            self._lead(self._owned)  # should any of them have been stopped unseen
+        event = member.poll(0)  # the group's callbacks, and errors of no partition
+        gathered = Gathered([] if event is None else [event])
+        if most:
+            gathered.add(intake.take(most, wait_seconds, linger_seconds))
+        return gathered
+
+    def _lead(self, numbers: Iterable[int]) -> None:
+        """Have records of partitions taken by the intake.
+
+        librdkafka leads them nowhere once a partition is stopped, which it has done when the assignment after that
+        returns: the requests go through one queue. What has come meanwhile is led, too.
+        """
+        self._led_at = time.monotonic()
+        if self._intake is not None:
+            for number in numbers:
+                self._intake.lead(self._topic, number)
+
+    def _close_intake(self) -> None:
+        if self._intake is not None:
+            self._intake.close()
+            self._intake = None
 
     def start_describe(self) -> "Future[TopicDescription]":
         """Start a description of the topic; resolve it with await_topic()."""
@@ -272,6 +331,7 @@ class Log:
             self._member.incremental_unassign([part])
             self._member.pause([part])  # outlives assignments: nothing is fetched until all is said
             self._member.incremental_assign([part])
+            self._lead([number])
             if start.offset > 0 and start.leader_epoch >= 0:
                 self._seek(TopicPartition(self._topic, number, start.offset, leader_epoch=start.leader_epoch))
             self._member.resume([part])
@@ -355,6 +415,7 @@ class Log:
 
     def close(self) -> None:
         """Leave the group."""
+        self._close_intake()
         if self._consumer is not None:
             self._consumer.close()
         self._group_looks.close()
@@ -374,7 +435,7 @@ class Log:
             self._look_ups.failed()
             raise fx.LogAway("Kafka did not answer in time") from error
 
-    # Callbacks run inside consume(). They never raise and never assign nothing: confluent-kafka
+    # Callbacks run inside consume() or poll(). They never raise and never assign nothing: confluent-kafka
     # would then assign by itself, at the offsets committed to Kafka. So everything is assigned,
     # paused, and started by the core once it knows the stored position. At an offset of its own, not at
     # OFFSET_END: librdkafka looks that up, and where the partition was started meanwhile it asks again
@@ -387,6 +448,7 @@ class Log:
             self._owned.update(part.partition for part in parts)
             consumer.incremental_assign([TopicPartition(self._topic, part.partition, 0) for part in parts])
             consumer.pause(parts)
+            self._lead(part.partition for part in parts)
         except Exception:
             _log.exception("assignment failed")
 
@@ -436,19 +498,17 @@ def _speaks_consumer_protocol(settings: ConsumerSettings) -> bool | None:
     return False
 
 
-def _consume(member: Consumer, most: int, wait_seconds: float, linger_seconds: float | None) -> list[Message]:
+def _consume(member: Consumer, most: int, wait_seconds: float, linger_seconds: float) -> list[Message]:
     """Messages: the first one is waited for, then others for a shorter time."""
-    if linger_seconds is None:
-        return member.consume(most, wait_seconds)
     messages = member.consume(1, wait_seconds)
     if messages and most > 1:
         messages += member.consume(most - 1, linger_seconds)
     return messages
 
 
-def _places(fetched: fx.Fetched) -> dict[int, int]:
+def _places(gathered: Gathered) -> dict[int, int]:
     """By partition, the next offset to come."""
-    return {number: runs[-1].offsets[-1] + 1 for number, runs in fetched.records.items()} | dict(fetched.ends)
+    return {number: runs[-1].offsets[-1] + 1 for number, runs in gathered.by_partition.items()} | gathered.ends
 
 
 def _epoch(epoch: int | None) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 from flowagg.flow import ByteCounts
+from flowagg.idempotency import Mark
 
 _decoder = msgspec.json.Decoder(ByteCounts)
 
@@ -38,20 +39,27 @@ class Records:
         """The records with a larger offset."""
         return self.between(bisect_right(self.offsets, offset), len(self.offsets))
 
+    def latest(self) -> int:
+        """The largest of their timestamps."""
+        return max(self.timestamps)
+
+    def decode(self) -> "Decoded":
+        """Their values, decoded."""
+        return decode_values(self.values)
+
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A column of values, decoded. bad: by place, why a value is none; its result is a placeholder.
+    """A column of values, decoded.
 
-    unmarked: no value has a mark; where it is not said, some may.
+    bad: by place, why a value is none; its result is a placeholder. marks: by place, of those that have one.
     """
 
     counts: Sequence[ByteCounts]
     bad: Mapping[int, str]
-    unmarked: bool = False
+    marks: Mapping[int, Mark]
 
 
-_NOTHING_BAD: Mapping[int, str] = {}
 _PLACEHOLDER = ByteCounts(0, 0)
 
 
@@ -66,16 +74,14 @@ def decode_values(values: Sequence[bytes | None]) -> Decoded:
     does not do: `{"bytes_tx":1,` + `"bytes_rx":2}` + `{...}{...}` has three values and three
     results.) Anything else is decoded value by value.
     """
-    count = len(values)
     try:
         joined = b"\n".join(values)  # type: ignore[arg-type] # a null value raises TypeError
-        if joins_are_between_objects(joined, count - 1):
-            decoded = _decoder.decode_lines(joined)
-            if len(decoded) == count:
-                # A name in JSON is spelled as it is, or with a backslash.
-                return Decoded(decoded, _NOTHING_BAD, b'"mark"' not in joined and b"\\" not in joined)
-    except (TypeError, UnicodeDecodeError, RecursionError, msgspec.MsgspecError):
-        pass  # found again, with its place, below
+    except TypeError:
+        pass
+    else:
+        decoded = decode_joined(joined, len(values))
+        if decoded is not None:
+            return decoded
     counts: list[ByteCounts] = []
     bad: dict[int, str] = {}
     for place, value in enumerate(values):
@@ -84,7 +90,25 @@ def decode_values(values: Sequence[bytes | None]) -> Decoded:
         except _InvalidValue as error:
             counts.append(_PLACEHOLDER)
             bad[place] = str(error)
-    return Decoded(counts, bad)
+    return Decoded(counts, bad, _marks(counts))
+
+
+def decode_joined(joined: bytes, count: int) -> Decoded | None:
+    """Decode values that were joined by line ends; None where one is bad, or it is not certain whose a result is."""
+    if not joins_are_between_objects(joined, count - 1):
+        return None
+    try:
+        counts = _decoder.decode_lines(joined)
+    except (UnicodeDecodeError, RecursionError, msgspec.MsgspecError):
+        return None  # found again, with its place, value by value
+    if len(counts) != count:
+        return None
+    # A name in JSON is spelled as it is, or with a backslash.
+    return Decoded(counts, {}, _marks(counts) if b'"mark"' in joined or b"\\" in joined else {})
+
+
+def _marks(counts: Sequence[ByteCounts]) -> dict[int, Mark]:
+    return {place: each.mark for place, each in enumerate(counts) if each.mark is not None}
 
 
 def joins_are_between_objects(joined: bytes, joins: int) -> bool:

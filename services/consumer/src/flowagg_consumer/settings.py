@@ -22,9 +22,8 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         250,
         ge=0,
         le=10_000,
-        description="Longest time for which records are gathered while more of them wait, in milliseconds, so that "
-        "each total is written once: up to half of the time for which some have been waiting. Once none wait, all are "
-        "applied.",
+        description="Longest time for which records are gathered, in milliseconds, so that each total is written once: "
+        "while more of them wait than have been gathered.",
     )
     batch_linger_ms: int = Field(
         5,
@@ -43,6 +42,11 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         256 * 2**20,
         ge=2**20,
         description="Memory for totals of owned partitions, in bytes (estimated); past it they are read from Redis.",
+    )
+    native: bool = Field(
+        True,
+        description="Whether records are taken and added up by compiled code; false: by Python alone, to the same "
+        "totals, with several times the CPU and memory.",
     )
     max_in_flight: int = Field(
         2, ge=1, le=16, description="Batches sent to Redis and not yet answered; further ones wait."

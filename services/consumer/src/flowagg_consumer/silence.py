@@ -44,6 +44,11 @@ class Silence:
         self._asked: dict[int, _Asked] = {}
         self._drained = False
 
+    @property
+    def places(self) -> Mapping[int, int]:
+        """The next offset to come, of each partition that is fetched."""
+        return self._places
+
     def started(self, number: int, offset: int) -> None:
         """A partition is fetched from there on."""
         self._forget(number)

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final
 
 import hiredis
@@ -32,6 +33,7 @@ from flowagg.view import (
 from redis.connection import Connection
 
 from flowagg_consumer import effects as fx
+from flowagg_consumer.packed import Packed
 
 _PAIRS_A_CALL = 3500  # Lua's unpack takes fewer than 8,000 values
 SCRIPT_WRITES: Final = 2_000
@@ -121,6 +123,9 @@ class _Sent:
     each: bool = False
 
 
+_Command = tuple[Any, ...]
+"""A command's arguments; those that are Packed stand for as many as they hold."""
+
 _Hash = tuple[str, int | None, bytes, Sequence[str | bytes]]
 """A hash that is written: its key, the hour that it holds and its mark, if it does; field, value, field, value, ..."""
 
@@ -139,14 +144,14 @@ class _Writes:
         """All keys, in the script's order."""
         return [self.meta, self.hours, *(key for key, *_ in self.hashes), *self.deleted]
 
-    def commands(self, apply: fx.Apply) -> list[tuple[Any, ...]]:
+    def commands(self, apply: fx.Apply) -> list[_Command]:
         """The transaction, as the script does it."""
-        made: list[tuple[Any, ...]] = [("MULTI",)]
+        made: list[_Command] = [("MULTI",)]
         for key, hour, mark, pairs in self.hashes:
             if hour is not None:
                 made.append(("HSET", self.hours, hour, mark))
             if pairs:
-                made.append(("HSET", key, *pairs))
+                made.append(("HSET", key, *_arguments(pairs)))
         made += (("UNLINK", key) for key in self.deleted)
         made += (("HDEL", self.hours, hour) for hour in self.gone_hours)
         meta: list[Any] = ["position", apply.position, "leader_epoch", apply.leader_epoch]
@@ -189,7 +194,7 @@ class Store:
             self._send_transaction(command)
             return
         packed, sent = self._pack(command)
-        self._write(lambda: [hiredis.pack_command(part) for part in self._with_shas(packed)])
+        self._write(lambda: [_protocol(part) for part in self._with_shas(packed)])
         self._sent.append(sent)
 
     def receive(self) -> Any:
@@ -240,11 +245,11 @@ class Store:
         """Step 4 by a transaction. It is sent only once the fence was seen to hold, by what is watched from then on."""
         writes = self._writes(apply)
         keys = writes.keys()
-        look: list[tuple[Any, ...]] = [("WATCH", *keys), ("HMGET", keys[0], "position", "topic_id", "incarnation")]
+        look: list[_Command] = [("WATCH", *keys), ("HMGET", keys[0], "position", "topic_id", "incarnation")]
         look += [("TYPE", key) for key in keys[1:]]
         self._write(lambda: [b"".join(hiredis.pack_command(part) for part in look)])
         commands = writes.commands(apply)
-        packed = [hiredis.pack_command(command) for command in commands]  # while Redis looks
+        packed = [_protocol(command) for command in commands]  # while Redis looks
         for place, sent in enumerate(self._sent):  # the answers to them come first
             if isinstance(sent, _Sent):
                 self._sent[place] = _Answered(self._try_read(sent))
@@ -291,20 +296,20 @@ class Store:
             self._connection = connection
         return self._connection
 
-    def _with_shas(self, packed: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    def _with_shas(self, packed: Iterable[_Command]) -> list[_Command]:
         return [("EVALSHA", self._shas[part[1]], *part[2:]) if part[0] == "EVALSHA" else part for part in packed]
 
-    def _pack(self, command: fx.Command) -> tuple[list[tuple[Any, ...]], _Sent]:  # noqa: PLR0911 - one a command
+    def _pack(self, command: fx.Command) -> tuple[list[_Command], _Sent]:  # noqa: PLR0911 - one a command
         match command:
             case fx.Apply():
                 return [self._pack_apply(command)], _Sent(1, lambda replies: replies[0] == 1)
             case fx.Load(partitions=numbers):
-                metas: list[tuple[Any, ...]] = [("HGETALL", meta_key(self._view, number)) for number in numbers]
+                metas: list[_Command] = [("HGETALL", meta_key(self._view, number)) for number in numbers]
                 return metas, _Sent(
                     len(metas), lambda replies: dict(zip(numbers, map(_meta, replies), strict=True)), True
                 )
             case fx.ReadPositions(partitions=numbers):
-                gets: list[tuple[Any, ...]] = [
+                gets: list[_Command] = [
                     ("HMGET", meta_key(self._view, number), "position", "incarnation") for number in numbers
                 ]
                 return gets, _Sent(
@@ -332,12 +337,12 @@ class Store:
             case fx.ReadHours():
                 return self._pack_read_hours(command)
 
-    def _pack_apply(self, apply: fx.Apply) -> tuple[Any, ...]:
+    def _pack_apply(self, apply: fx.Apply) -> _Command:
         writes, expiry = self._writes(apply), apply.expiry
         hashes: list[Any] = []
         for _, hour, mark, pairs in writes.hashes:
             hashes += ("", "", len(pairs)) if hour is None else (hour, mark, len(pairs))
-            hashes += pairs
+            hashes += _arguments(pairs)
         fence = (apply.expected, apply.topic_id, apply.incarnation)
         new = (apply.position, apply.leader_epoch, apply.time, apply.writer, apply.lost or "")
         retention = ("", "") if expiry is None else (expiry.floor, expiry.tick)
@@ -364,17 +369,10 @@ class Store:
         deleted += [totals_key(view, number, incarnation, hour) for hour in gone]
         return _Writes(meta_key(view, number), hours_key(view, number, incarnation), hashes, deleted, gone)
 
-    def _pack_read_totals(self, command: fx.ReadTotals) -> tuple[list[tuple[Any, ...]], _Sent]:
-        by_hour: dict[int, list[int]] = {}
-        for place, (hour, _) in enumerate(command.fields):
-            by_hour.setdefault(hour, []).append(place)
-        reads = [
-            (
-                "HMGET",
-                totals_key(self._view, command.partition, command.incarnation, hour),
-                *(command.fields[place][1] for place in places),
-            )
-            for hour, places in by_hour.items()
+    def _pack_read_totals(self, command: fx.ReadTotals) -> tuple[list[_Command], _Sent]:
+        reads: list[_Command] = [
+            ("HMGET", totals_key(self._view, command.partition, command.incarnation, hour), *_arguments(fields))
+            for hour, fields in command.fields
         ]
 
         def read(replies: list[Any]) -> tuple[int | None, str | None, Sequence[bytes | None]]:
@@ -382,15 +380,11 @@ class Store:
             stored = _position(first)
             if stored is None:
                 return None, None, []
-            values: list[bytes | None] = [None] * len(command.fields)
-            for places, reply in zip(by_hour.values(), others, strict=True):
-                for place, value in zip(places, reply, strict=True):
-                    values[place] = value
-            return *stored, values
+            return *stored, [value for values in others for value in values]
 
         return self._transaction(command.partition, reads, read)
 
-    def _pack_read_marks(self, command: fx.ReadMarks) -> tuple[list[tuple[Any, ...]], _Sent]:
+    def _pack_read_marks(self, command: fx.ReadMarks) -> tuple[list[_Command], _Sent]:
         reads = [
             ("HMGET", marks_key(self._view, command.partition, command.incarnation, bucket), *command.keys)
             for bucket in command.buckets
@@ -410,7 +404,7 @@ class Store:
 
         return self._transaction(command.partition, reads, read)
 
-    def _pack_read_hours(self, command: fx.ReadHours) -> tuple[list[tuple[Any, ...]], _Sent]:
+    def _pack_read_hours(self, command: fx.ReadHours) -> tuple[list[_Command], _Sent]:
         def read(replies: list[Any]) -> tuple[int | None, str | None, dict[int, HourMark]]:
             first, flat = replies[-1]
             stored = _position(first)
@@ -423,11 +417,35 @@ class Store:
         return self._transaction(command.partition, [("HGETALL", key)], read)
 
     def _transaction(
-        self, number: int, reads: list[tuple[Any, ...]], read: Callable[[list[Any]], Any]
-    ) -> tuple[list[tuple[Any, ...]], _Sent]:
+        self, number: int, reads: list[_Command], read: Callable[[list[Any]], Any]
+    ) -> tuple[list[_Command], _Sent]:
         """Reads in one atomic call with the stored position, which comes first."""
         position = ("HMGET", meta_key(self._view, number), "position", "incarnation")
         return [("MULTI",), position, *reads, ("EXEC",)], _Sent(len(reads) + 3, read)
+
+
+def _arguments(strings: Sequence[str | bytes]) -> Sequence[Any]:
+    """Strings as arguments of a command."""
+    return [strings] if isinstance(strings, Packed) else strings
+
+
+def _protocol(command: _Command) -> bytes:
+    """A command in Redis' protocol."""
+    if not any(isinstance(argument, Packed) for argument in command):
+        packed: bytes = hiredis.pack_command(command)
+        return packed
+    count = 0
+    parts: list[bytes] = []
+    for are_packed, arguments in groupby(command, lambda argument: isinstance(argument, Packed)):
+        some = tuple(arguments)
+        if are_packed:
+            count += sum(map(len, some))
+            parts += (argument.text for argument in some)
+        else:
+            count += len(some)
+            text = hiredis.pack_command(some)
+            parts.append(text[text.index(b"\r\n") + 2 :])  # without how many they are
+    return b"".join((b"*%d\r\n" % count, *parts))
 
 
 def _meta(flat: list[bytes] | DamagedView) -> Meta | DamagedView | None:

@@ -1,6 +1,7 @@
 """The worker: carries out what the core asks, on real Kafka and Redis, and shows its state."""
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -15,14 +16,15 @@ from flowagg_consumer import metrics
 from flowagg_consumer.core import GUIDE, Config, Core
 from flowagg_consumer.log import Log
 from flowagg_consumer.marks import Window
+from flowagg_consumer.native import native_totals
 from flowagg_consumer.retention import Retention
 from flowagg_consumer.settings import ConsumerSettings
 from flowagg_consumer.store import Store
+from flowagg_consumer.totals import PythonTotals
 
 _log = logging.getLogger(__name__)
 
 _IDLE_SECONDS: Final = 0.1
-_GATHERED_RECORDS: Final = 10_000
 _SOURCES: Final = tuple(away.source for away in (fx.LogAway, fx.StoreAway, fx.TopicRefused, fx.DeadLettersAway))
 _MESSAGES: Final = {
     "incomplete": (logging.WARNING, "the log no longer reaches back to its start: the view is incomplete"),
@@ -59,7 +61,6 @@ class Worker:
             batch_records=settings.batch_records,
             batch_writes=settings.batch_writes,
             batch_seconds=settings.batch_ms / 1000,
-            gathered_records=_GATHERED_RECORDS,
             max_in_flight=settings.max_in_flight,
             reread_seconds=settings.reread_seconds,
             commit_seconds=settings.commit_seconds,
@@ -69,6 +70,7 @@ class Worker:
             retention=Retention(
                 None if settings.retention_hours is None else int(settings.retention_hours * 3_600_000)
             ),
+            new_totals=native_totals(secrets.randbits(128)) if settings.native else PythonTotals,
         )
         self._core = Core(config, writer, clock, new_incarnation, _say)
 

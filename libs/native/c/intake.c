@@ -1,0 +1,201 @@
+/* Messages of librdkafka, without an object of Python's for each.
+ *
+ * confluent-kafka has the client, its group and its callbacks; here is only the way that records take. Each partition's
+ * queue is led into one of our own, which nothing else comes into, and is emptied by rd_kafka_consume_batch_queue. The
+ * client is learnt by a plugin of librdkafka's, which is told of it when it is made. All of this is its documented
+ * interface (rdkafka.h); its functions are handed in, since the library that confluent-kafka brings is not linked to.
+ */
+#include "intake.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "chunk.h"
+
+/* rd_kafka_message_t, as rdkafka.h has it. */
+typedef struct {
+    int error;
+    void *topic;
+    int32_t partition;
+    void *payload;
+    size_t size;
+    void *key;
+    size_t key_size;
+    int64_t offset;
+    void *private_;
+} message;
+
+typedef struct client client; /* rd_kafka_t */
+typedef struct queue queue;   /* rd_kafka_queue_t */
+typedef int on_new_function(client *, const void *, void *, char *, size_t);
+
+#define FUNCTIONS(X)                                                                       \
+    X(int, conf_interceptor_add_on_new, (void *, const char *, on_new_function *, void *)) \
+    X(queue *, queue_new, (client *))                                                      \
+    X(queue *, queue_get_consumer, (client *))                                             \
+    X(queue *, queue_get_partition, (client *, const char *, int32_t))                     \
+    X(void, queue_forward, (queue *, queue *))                                             \
+    X(void, queue_destroy, (queue *))                                                      \
+    X(void, queue_yield, (queue *))                                                        \
+    X(void, queue_cb_event_enable, (queue *, void (*)(client *, void *), void *))          \
+    X(ssize_t, consume_batch_queue, (queue *, int, message **, size_t))                    \
+    X(void, message_destroy, (message *))                                                  \
+    X(int64_t, message_timestamp, (const message *, int *))                                \
+    X(int32_t, message_leader_epoch, (const message *))                                    \
+    X(const char *, message_errstr, (const message *))
+
+static struct {
+#define MEMBER(type, name, parameters) type(*name) parameters;
+    FUNCTIONS(MEMBER)
+#undef MEMBER
+} kafka;
+
+static bool ready = false;
+static _Thread_local client *newest = NULL;
+
+typedef struct {
+    queue *records; /* where all partitions' queues lead */
+    queue *main;    /* the group's events */
+    client *of;
+} intake;
+
+/* The functions that are looked for, in the order in which flowagg_intake_use takes them; NULL behind the last. */
+API const char *flowagg_intake_function(uint64_t number) {
+    static const char *const names[] = {
+#define NAME(type, name, parameters) "rd_kafka_" #name,
+        FUNCTIONS(NAME)
+#undef NAME
+            NULL};
+    return number < sizeof names / sizeof *names ? names[number] : NULL;
+}
+
+API void flowagg_intake_use(void *const *functions) {
+    memcpy(&kafka, functions, sizeof kafka);
+    ready = true;
+}
+
+static int on_new(client *made, const void *configuration, void *opaque, char *error, size_t error_size) {
+    (void)configuration, (void)opaque, (void)error, (void)error_size;
+    newest = made;
+    return 0;
+}
+
+/* What librdkafka calls for plugin.library.paths. */
+API int conf_init(void *configuration, void **opaque, char *error, size_t error_size) {
+    (void)opaque;
+    if (!ready) {
+        snprintf(error, error_size, "flowagg: the plugin is not ready");
+        return -1;
+    }
+    return kafka.conf_interceptor_add_on_new(configuration, "flowagg", on_new, NULL);
+}
+
+static void on_event(client *of, void *records) {
+    (void)of;
+    kafka.queue_yield(records); /* whoever waits for records looks at the events first */
+}
+
+/* The intake of the client that this thread has made last with the plugin; NULL where there is none. Each once. */
+API intake *flowagg_intake_open(void) {
+    client *of = newest;
+    newest = NULL;
+    if (of == NULL) {
+        return NULL;
+    }
+    intake *made = must(calloc(1, sizeof *made));
+    made->of = of;
+    made->records = kafka.queue_new(of);
+    made->main = kafka.queue_get_consumer(of);
+    if (made->records == NULL || made->main == NULL) {
+        if (made->records != NULL) {
+            kafka.queue_destroy(made->records);
+        }
+        free(made);
+        return NULL;
+    }
+    kafka.queue_cb_event_enable(made->main, on_event, made->records);
+    return made;
+}
+
+/* Leads a partition's records here until it is stopped; those that have come already, too. */
+API int flowagg_intake_lead(intake *to, const char *topic, int32_t partition) {
+    queue *from = kafka.queue_get_partition(to->of, topic, partition);
+    if (from == NULL) {
+        return -1;
+    }
+    kafka.queue_forward(from, to->records);
+    kafka.queue_destroy(from);
+    return 0;
+}
+
+/* To be called before the client is closed. */
+API void flowagg_intake_close(intake *closed) {
+    kafka.queue_cb_event_enable(closed->main, NULL, NULL);
+    kafka.queue_destroy(closed->main);
+    kafka.queue_destroy(closed->records);
+    free(closed);
+}
+
+void intake_release(void *taken) { kafka.message_destroy(taken); }
+
+int64_t intake_timestamp(const void *taken) {
+    int kind;
+    return kafka.message_timestamp(taken, &kind);
+}
+
+static void take_record(chunk *into, message *taken, void **messages) {
+    uint64_t place = into->count++;
+    int32_t leader_epoch = kafka.message_leader_epoch(taken);
+    messages[place] = taken;
+    into->records[place] = (record){
+        .key = taken->key,
+        .value = taken->payload,
+        .key_size = (uint32_t)taken->key_size,
+        .value_size = (uint32_t)taken->size,
+    };
+    into->offsets[place] = taken->offset;
+    run *last = into->run_count ? &into->runs[into->run_count - 1] : NULL;
+    if (last == NULL || last->partition != taken->partition || last->leader_epoch != leader_epoch) {
+        into->runs[into->run_count++] = (run){taken->partition, leader_epoch, place, place + 1};
+    } else {
+        last->stop = place + 1;
+    }
+}
+
+/* Up to `most` messages. The first is waited for, then others for linger_ms; with a negative linger_ms all of them for
+ * wait_ms. NULL where the client refuses. */
+API chunk *flowagg_intake_take(intake *from, uint64_t most, int wait_ms, int linger_ms) {
+    chunk *into = chunk_with_room(most);
+    message **found = must(malloc((most ? most : 1) * sizeof *found));
+    void **messages = must(malloc((most ? most : 1) * sizeof *messages));
+    uint64_t count = 0;
+    ssize_t got = kafka.consume_batch_queue(from->records, wait_ms, found, linger_ms < 0 ? most : (most > 0));
+    if (got > 0) {
+        count = (uint64_t)got;
+    }
+    if (got > 0 && linger_ms >= 0 && count < most) {
+        got = kafka.consume_batch_queue(from->records, linger_ms, found + count, most - count);
+        if (got > 0) {
+            count += (uint64_t)got;
+        }
+    }
+    for (uint64_t number = 0; number < count; number++) {
+        if (found[number]->error == 0) {
+            take_record(into, found[number], messages);
+        }
+    }
+    uint64_t place = into->count;
+    for (uint64_t number = 0; number < count; number++) {
+        message *taken = found[number];
+        if (taken->error != 0) {
+            messages[place++] = taken;
+            into->events[into->event_count++] =
+                (event){taken->partition, taken->error, taken->offset, kafka.message_errstr(taken)};
+        }
+    }
+    free(found);
+    into->messages = messages;
+    into->message_count = count;
+    return into;
+}
