@@ -36,6 +36,7 @@ from confluent_kafka import Consumer, TopicPartition
 from flowagg.flow import Flow, encode_key
 from flowagg.view import encode_totals, totals_field
 from flowagg_load.generator import Shape, flows
+from flowagg_native.intake import PLUGIN, Intake
 from flowagg_stack import provision
 from flowagg_stack.embedded import start_redis_binary
 from flowagg_stack.ports import free_port
@@ -141,12 +142,12 @@ def consumer() -> Iterator[Budget]:
         with redis.Redis.from_url(f"redis://{server.address}/0") as client, on_cores(SERVER_CORE):
             consumed = _consume(kafka.address)
             sent, redis_floor = _hset(client, sample)
-            folded = _median(guard.consumer(sample).hot) / len(sample)
+            folded = _median(guard.consumer(sample)[0].hot) / len(sample)
             client.flushall()
             row = measure_consumer(processes, kafka.address, client, ledger)
     whole, redis_took = 1 / row["flows_a_cpu_second"], row["redis_cpu_seconds"] / FLOWS
-    steps = [("consume", consumed), ("decode and fold, of known flow keys", folded), ("send", sent)]
-    steps.append(("look flow keys up, keep positions and marks, pack, wait", whole - _sum(steps)))
+    steps = [("consume", consumed), ("read, fold and pack, of known flow keys", folded), ("send", sent)]
+    steps.append(("wait for memory, keep positions, look at Redis", whole - _sum(steps)))
     floor = [("consume", consumed), ("send", sent)]
     yield Budget("consumer", "a flow", _us(floor), _us(steps), (redis_took * 1e6, redis_floor * 1e6))
 
@@ -223,16 +224,20 @@ def reader(seconds: int) -> Iterator[Budget]:
 
 
 def _consume(address: str) -> float:
-    """CPU seconds a record of a loop that looks at no record."""
+    """CPU seconds a record of a loop that looks at no record, and makes no object of one."""
     options = {"bootstrap.servers": address, "group.id": "bare", "auto.offset.reset": "error"}
     fetch = {"queued.min.messages": 40_000, "queued.max.messages.kbytes": 4096, "fetch.message.max.bytes": 128 * 1024}
-    consumer = Consumer({**options, **fetch, "fetch.queue.backoff.ms": 5})  # all as the service's
+    consumer = Consumer({**options, **fetch, "fetch.queue.backoff.ms": 5} | PLUGIN)  # all as the service's
+    intake = Intake()
     consumer.assign([TopicPartition("flows", number, 0) for number in range(PARTITIONS)])
-    seen = len(consumer.consume(1, 30))
+    for number in range(PARTITIONS):
+        intake.lead("flows", number)
+    seen = len(intake.take(1, 30, 0))
     began = time.process_time()
     while seen < FLOWS:
-        seen += len(consumer.consume(1_000, 0.005))
+        seen += len(intake.take(4_000, 0.1, 0.005))
     took = time.process_time() - began
+    intake.close()
     consumer.close()
     return took / FLOWS
 

@@ -24,7 +24,7 @@ def test_a_loop_that_takes_more_than_its_band_fails(monkeypatch: pytest.MonkeyPa
 def test_the_loops_do_their_work() -> None:
     source = flows(Shape(keys=500, hours=3), seed=1)
     sample = [next(source) for _ in range(12_000)]
-    for loop in (consumer(sample), writer(sample), writer(sample, "key")):
+    for loop in (*consumer(sample), writer(sample), writer(sample, "key")):
         assert loop.bare()
         assert loop.hot()
     rendered = reader(sample)
