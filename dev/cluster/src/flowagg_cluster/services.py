@@ -50,17 +50,19 @@ def files_of(service: str, checkout: Path) -> Iterator[Path]:
     """
     yield checkout / "Dockerfile"
     yield checkout / ".dockerignore"
-    for line in (checkout / ".dockerignore").read_text(encoding="utf-8").splitlines():
+    lines = (checkout / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    ignored = {line.removeprefix("**/") for line in lines if line.startswith("**/")}
+    for line in lines:
         if line.startswith("!"):
-            for file in _files(checkout / line[1:]):
+            for file in _files(checkout / line[1:], ignored):
                 place = file.relative_to(checkout).parts
                 if place[0] not in _FOLDERS or service in place[:2] or file.name == "pyproject.toml":
                     yield file
 
 
-def _files(path: Path) -> Iterator[Path]:
+def _files(path: Path, ignored: set[str]) -> Iterator[Path]:
     if path.is_file():
         yield path
     for folder, folders, files in os.walk(path):
-        folders[:] = [name for name in folders if name != "__pycache__"]
-        yield from (Path(folder) / name for name in files)
+        folders[:] = [name for name in folders if name not in ignored]
+        yield from (Path(folder) / name for name in files if name not in ignored)
