@@ -36,7 +36,8 @@ from confluent_kafka import Consumer, TopicPartition
 from flowagg.flow import Flow, encode_key
 from flowagg.view import encode_totals, totals_field
 from flowagg_load.generator import Shape, flows
-from flowagg_native.intake import PLUGIN, Intake
+from flowagg_native.client import with_plugin
+from flowagg_native.intake import Intake
 from flowagg_stack import provision
 from flowagg_stack.embedded import start_redis_binary
 from flowagg_stack.ports import free_port
@@ -227,7 +228,7 @@ def _consume(address: str) -> float:
     """CPU seconds a record of a loop that looks at no record, and makes no object of one."""
     options = {"bootstrap.servers": address, "group.id": "bare", "auto.offset.reset": "error"}
     fetch = {"queued.min.messages": 40_000, "queued.max.messages.kbytes": 4096, "fetch.message.max.bytes": 128 * 1024}
-    consumer = Consumer({**options, **fetch, "fetch.queue.backoff.ms": 5} | PLUGIN)  # all as the service's
+    consumer = Consumer(with_plugin({**options, **fetch, "fetch.queue.backoff.ms": 5}))  # all as the service's
     intake = Intake()
     consumer.assign([TopicPartition("flows", number, 0) for number in range(PARTITIONS)])
     for number in range(PARTITIONS):

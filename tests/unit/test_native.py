@@ -13,7 +13,8 @@ from flowagg_consumer.packed import Packed
 from flowagg_consumer.records import Records, decode_values
 from flowagg_consumer.totals import Changed, ExpiredHour, NewTotals, PythonTotals, Totals
 from flowagg_native.chunk import Chunk
-from flowagg_native.intake import Intake, IntakeRefused
+from flowagg_native.client import ClientRefuses
+from flowagg_native.intake import Intake
 from flowagg_native.totals import Totals as LibraryTotals
 from hypothesis import given
 from hypothesis import strategies as st
@@ -280,5 +281,5 @@ def test_the_library_refuses_what_it_was_not_given() -> None:
         totals.fold(chunk, 0, 3, None)
     with pytest.raises(ValueError, match="place"):
         totals.fold_as(chunk, 5, b"x", 0)
-    with pytest.raises(IntakeRefused):
+    with pytest.raises(ClientRefuses):
         Intake()

@@ -12,6 +12,7 @@ from flowagg.position import Position
 from flowagg_writer.app import create_app
 from flowagg_writer.batch import Batch, KeyReused
 from flowagg_writer.log import Appending, Log, LogFull, NotAppended, TooFewPartitions
+from flowagg_writer.parcels import ParcelBatch
 from flowagg_writer.settings import WriterSettings
 
 from tests.exchanges import TRANSPORTS
@@ -38,20 +39,20 @@ class FakeLog:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
-        self.batches: list[Batch] = []
+        self.batches: list[Batch | ParcelBatch] = []
 
-    async def append(self, batch: Batch, timeout_seconds: float) -> Position:
+    async def append(self, batch: Batch | ParcelBatch, timeout_seconds: float) -> Position:
         self.batches.append(batch)
         if self.error is not None:
             raise self.error
         return Position("topic", {})
 
-    def begin(self, batch: Batch, timeout_seconds: float, ended: Callable[[Appending], None]) -> None:
+    def begin(self, batch: Batch | ParcelBatch, timeout_seconds: float, ended: Callable[[Appending], None]) -> None:
         """As append; what may have been appended is told later."""
         self.batches.append(batch)
         if self.error is not None and not isinstance(self.error, NotAppended):
             raise self.error
-        told = Told(len(batch.flows), self.error)
+        told = Told(batch.count, self.error)
         asyncio.get_running_loop().call_soon(ended, cast(Appending, told))
 
 
@@ -125,10 +126,29 @@ def test_a_key_that_cannot_be_kept_reaches_no_log(keys: tuple[str, ...], detail:
 def test_the_key_and_the_fixed_number_of_partitions_reach_the_log(keys: tuple[str, ...], key: str | None) -> None:
     log = FakeLog()
     assert post(log, *keys, keyed_partitions=3).status_code == 200
-    assert [(batch.key, batch.keyed_partitions) for batch in log.batches] == [(key, 3)]
+    assert [(batch.key, batch.partitions_needed) for batch in log.batches] == [(key, 1 if key is None else 3)]
 
 
-def test_a_batch_past_the_limit_reaches_no_log() -> None:
+@pytest.mark.parametrize("keys", [(), ("k",)])
+def test_a_batch_past_the_limit_reaches_no_log(keys: tuple[str, ...]) -> None:
     log = FakeLog()
-    assert post(log, "k", flows=[FLOW] * 3, max_flows=2).status_code == 413
+    assert post(log, *keys, flows=[FLOW] * 3, max_flows=2).status_code == 413
     assert log.batches == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "flow", "native", "kind"),
+    [
+        ((), FLOW, True, ParcelBatch),
+        ((), FLOW, False, Batch),
+        (("k",), FLOW, True, Batch),
+        ((), FLOW | {"more": 1}, True, Batch),
+        ((), FLOW | {"src_app": "é"}, True, Batch),
+    ],
+)
+def test_plain_bodies_without_a_key_are_read_by_the_library(
+    keys: tuple[str, ...], flow: dict[str, Any], native: bool, kind: type
+) -> None:
+    log = FakeLog()
+    assert post(log, *keys, flows=[flow, flow], native=native).json()["accepted"] == 2
+    assert [(type(batch), batch.count) for batch in log.batches] == [(kind, 2)]

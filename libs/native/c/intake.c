@@ -12,44 +12,11 @@
 #include <string.h>
 
 #include "chunk.h"
+#include "kafka.h"
 
-/* rd_kafka_message_t, as rdkafka.h has it. */
-typedef struct {
-    int error;
-    void *topic;
-    int32_t partition;
-    void *payload;
-    size_t size;
-    void *key;
-    size_t key_size;
-    int64_t offset;
-    void *private_;
-} message;
+client_functions kafka;
 
-typedef struct client client; /* rd_kafka_t */
-typedef struct queue queue;   /* rd_kafka_queue_t */
-typedef int on_new_function(client *, const void *, void *, char *, size_t);
-
-#define FUNCTIONS(X)                                                                       \
-    X(int, conf_interceptor_add_on_new, (void *, const char *, on_new_function *, void *)) \
-    X(queue *, queue_new, (client *))                                                      \
-    X(queue *, queue_get_consumer, (client *))                                             \
-    X(queue *, queue_get_partition, (client *, const char *, int32_t))                     \
-    X(void, queue_forward, (queue *, queue *))                                             \
-    X(void, queue_destroy, (queue *))                                                      \
-    X(void, queue_yield, (queue *))                                                        \
-    X(void, queue_cb_event_enable, (queue *, void (*)(client *, void *), void *))          \
-    X(ssize_t, consume_batch_queue, (queue *, int, message **, size_t))                    \
-    X(void, message_destroy, (message *))                                                  \
-    X(int64_t, message_timestamp, (const message *, int *))                                \
-    X(int32_t, message_leader_epoch, (const message *))                                    \
-    X(const char *, message_errstr, (const message *))
-
-static struct {
-#define MEMBER(type, name, parameters) type(*name) parameters;
-    FUNCTIONS(MEMBER)
-#undef MEMBER
-} kafka;
+#define PRODUCER 0 /* rd_kafka_type_t */
 
 static bool ready = false;
 static _Thread_local client *newest = NULL;
@@ -78,7 +45,7 @@ API void flowagg_intake_use(void *const *functions) {
 static int on_new(client *made, const void *configuration, void *opaque, char *error, size_t error_size) {
     (void)configuration, (void)opaque, (void)error, (void)error_size;
     newest = made;
-    return 0;
+    return kafka.type(made) == PRODUCER ? kafka.interceptor_add_on_acknowledgement(made, "flowagg", outlet_acknowledged, NULL) : 0;
 }
 
 /* What librdkafka calls for plugin.library.paths. */
@@ -96,10 +63,15 @@ static void on_event(client *of, void *records) {
     kafka.queue_yield(records); /* whoever waits for records looks at the events first */
 }
 
+client *newest_client(void) {
+    client *found = newest;
+    newest = NULL;
+    return found;
+}
+
 /* The intake of the client that this thread has made last with the plugin; NULL where there is none. Each once. */
 API intake *flowagg_intake_open(void) {
-    client *of = newest;
-    newest = NULL;
+    client *of = newest_client();
     if (of == NULL) {
         return NULL;
     }

@@ -4,35 +4,11 @@ The client is confluent-kafka's as ever, with its group, its callbacks and its e
 (c/intake.c).
 """
 
-import ctypes
 import math
-from typing import Final
-
-import confluent_kafka.cimpl
 
 from flowagg_native.chunk import Chunk
-from flowagg_native.library import PATH, calls, waits
-
-PLUGIN: Final = {"plugin.library.paths": PATH}
-"""Properties for a client that Intake is to take records of."""
-
-
-class IntakeRefused(Exception):
-    """The client's library does not let its records be taken."""
-
-
-def _use_client_library() -> None:
-    """Hand the functions of the librdkafka that confluent-kafka has loaded to ours."""
-    client = ctypes.CDLL(confluent_kafka.cimpl.__file__)  # looks at what it is linked to, too
-    functions = []
-    number = 0
-    while (name := calls.intake_function(number)) is not None:
-        functions.append(ctypes.cast(getattr(client, name.decode()), ctypes.c_void_p))
-        number += 1
-    calls.intake_use((ctypes.c_void_p * len(functions))(*functions))
-
-
-_use_client_library()
+from flowagg_native.client import ClientRefuses
+from flowagg_native.library import calls, waits
 
 
 class Intake:
@@ -42,15 +18,15 @@ class Intake:
     """
 
     def __init__(self) -> None:
-        """Raises IntakeRefused."""
+        """Raises ClientRefuses."""
         self._handle: int | None = calls.intake_open()
         if self._handle is None:
-            raise IntakeRefused("librdkafka did not load the plugin")
+            raise ClientRefuses("librdkafka did not load the plugin")
 
     def lead(self, topic: str, partition: int) -> None:
-        """Take a partition's records until it is stopped; those that have come already, too. Raises IntakeRefused."""
+        """Take a partition's records until it is stopped; those that have come already, too. Raises ClientRefuses."""
         if calls.intake_lead(self._open(), topic.encode(), partition) != 0:
-            raise IntakeRefused(f"partition {partition} has no queue")
+            raise ClientRefuses(f"partition {partition} has no queue")
 
     def take(self, most: int, wait_seconds: float, linger_seconds: float | None) -> Chunk:
         """Wait for a record, and once there is one for others up to linger_seconds; without it for as many as come.
@@ -68,5 +44,5 @@ class Intake:
 
     def _open(self) -> int:
         if self._handle is None:
-            raise IntakeRefused("it is closed")
+            raise ClientRefuses("it is closed")
         return self._handle

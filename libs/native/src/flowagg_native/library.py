@@ -65,6 +65,18 @@ class HourView(ctypes.Structure):
     )
 
 
+class ParcelView(ctypes.Structure):
+    """`parcel_view` in outlet.c."""
+
+    _fields_ = (
+        ("taken", c_uint64),
+        ("all", c_int32),
+        ("error", c_int32),
+        ("lost", c_int32),
+        ("partitions", c_int32),
+    )
+
+
 _PROTOTYPES: Final = {
     "chunk_of": (c_void_p, (c_uint64, c_char_p, c_void_p, c_void_p, c_void_p)),
     "chunk_free": (None, (c_void_p,)),
@@ -78,6 +90,22 @@ _PROTOTYPES: Final = {
     "intake_lead": (c_int, (c_void_p, c_char_p, c_int32)),
     "intake_take": (c_void_p, (c_void_p, c_uint64, c_int, c_int)),
     "intake_close": (None, (c_void_p,)),
+    "parcel_of": (c_void_p, (c_char_p, c_uint64)),
+    "parcel_free": (None, (c_void_p,)),
+    "parcel_count": (c_uint64, (c_void_p,)),
+    "parcel_record": (
+        c_int,
+        (c_void_p, c_uint64, POINTER(c_void_p), POINTER(c_uint64), POINTER(c_void_p), POINTER(c_uint64)),
+    ),
+    "parcel_address": (None, (c_void_p, c_void_p)),
+    "parcel_hand_over": (c_int64, (c_void_p, c_void_p, c_uint64)),
+    "parcel_close": (None, (c_void_p, c_int)),
+    "parcel_told": (None, (c_void_p, POINTER(ParcelView), c_void_p, c_int32)),
+    "tray_new": (c_void_p, ()),
+    "tray_take": (c_void_p, (c_void_p,)),
+    "outlet_open": (c_void_p, (c_char_p,)),
+    "outlet_close": (None, (c_void_p,)),
+    "error_text": (c_char_p, (c_int,)),
     "totals_new": (c_void_p, (c_uint64, c_uint64, c_uint64)),
     "totals_free": (None, (c_void_p,)),
     "totals_count": (c_uint64, (c_void_p,)),

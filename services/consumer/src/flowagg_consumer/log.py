@@ -24,7 +24,8 @@ from flowagg.kafka import (
     resolve_topic,
 )
 from flowagg.topic_rules import Finding, judge_topic
-from flowagg_native.intake import PLUGIN, Intake
+from flowagg_native.client import with_plugin
+from flowagg_native.intake import Intake
 
 from flowagg_consumer import effects as fx
 from flowagg_consumer.gathered import Gathered
@@ -152,7 +153,8 @@ class Log:
             Membership(self._topic, self._settings.membership_check_seconds) if protocol == "consumer" else None
         )
         native = self._settings.native
-        self._consumer = Consumer(self._properties(protocol) | (PLUGIN if native else {}))
+        properties = self._properties(protocol)
+        self._consumer = Consumer(with_plugin(properties) if native else properties)
         self._intake = Intake() if native else None
         self._consumer.subscribe(
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke

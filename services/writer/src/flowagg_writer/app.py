@@ -29,6 +29,7 @@ from flowagg_writer import metrics
 from flowagg_writer.batch import Batch, KeyReused, plan
 from flowagg_writer.body import BrokenGzip, Form, Gunzip, form_of, is_gzip
 from flowagg_writer.log import Appending, Log, LogFull, NotAppended, TooFewPartitions
+from flowagg_writer.parcels import ParcelBatch, plan_parcel
 from flowagg_writer.settings import WriterSettings
 
 _log = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ class Flows:
             self._let_go(hand)
             raise
 
-    def _whole(self, exchange: Exchange, head: _Head, hand: _Hand) -> Batch:
+    def _whole(self, exchange: Exchange, head: _Head, hand: _Hand) -> Batch | ParcelBatch:
         """The batch of an exchange. Raises Problem."""
         size = len(exchange.body)
         if not self._fits(size):
@@ -310,8 +311,17 @@ class Flows:
             ) from None
         return b"".join(pieces)
 
-    def _plan(self, body: bytes, form: Form, key: str | None, grant: Grant) -> Batch:
+    def _bound(self, count: int) -> None:
+        if count > self._settings.max_flows:
+            raise Problem(413, f"A POST may have {self._settings.max_flows} flows at most, not {count}.")
+
+    def _plan(self, body: bytes, form: Form, key: str | None, grant: Grant) -> Batch | ParcelBatch:
         """The batch of a body. Raises Problem 400, 403 or 413."""
+        if self._settings.native and form is Form.ARRAY and key is None and grant.covers is None:
+            parcel = plan_parcel(body)
+            if parcel is not None:
+                self._bound(parcel.count)
+                return parcel
         decode = decode_flows if form is Form.ARRAY else decode_flow_lines
         try:
             batch = plan(body, key, self._settings.keyed_partitions, decode)
@@ -319,8 +329,7 @@ class Flows:
             place = {"index": error.index, "field": error.field, "rule": error.rule}
             members = {name: value for name, value in place.items() if value is not None}
             raise Problem(400, f"Nothing was kept: {error}.", members=members) from None
-        if (count := len(batch.flows)) > self._settings.max_flows:
-            raise Problem(413, f"A POST may have {self._settings.max_flows} flows at most, not {count}.")
+        self._bound(batch.count)
         covers = grant.covers
         if covers is not None:
             for index, flow in enumerate(batch.flows):
@@ -332,8 +341,8 @@ class Flows:
                     )
         return batch
 
-    async def _append(self, batch: Batch, deadline: float) -> _Accepted:
-        count, key = len(batch.flows), batch.key
+    async def _append(self, batch: Batch | ParcelBatch, deadline: float) -> _Accepted:
+        count, key = batch.count, batch.key
         left = deadline - asyncio.get_running_loop().time()
         try:
             position = await self._log.append(batch, left)

@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count, repeat
 from operator import length_hint
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 from flowagg.errors import FlowaggError
@@ -44,6 +44,20 @@ class Report(Protocol):
 
     def offset(self) -> int | None:
         """Its offset there; None where Kafka did not tell."""
+
+
+class Told(NamedTuple):
+    """What the reports of a batch's records say so far.
+
+    handed: how many records the producer has taken. complete: whether all of these are reported. error: the first
+    reason why a record may be missing from the log, or from next_offsets; None if there is none. next_offsets: by
+    partition, the offset after the largest acknowledged one.
+    """
+
+    handed: int
+    complete: bool
+    error: str | None
+    next_offsets: dict[int, int]
 
 
 class Acknowledgements:
@@ -87,6 +101,10 @@ class Acknowledgements:
         fewer, self.expected = self.expected - handed, handed
         if not self._fewer(fewer):
             self._on_complete()
+
+    def told(self) -> Told:
+        """All of it at once."""
+        return Told(self.expected, self.complete, self.error, self.next_offsets)
 
     @property
     def complete(self) -> bool:
@@ -155,6 +173,11 @@ class Batch(msgspec.Struct, frozen=True):
     key: str | None
     digest: str
     keyed_partitions: int
+
+    @property
+    def count(self) -> int:
+        """Flows that are not handed over yet."""
+        return len(self.flows)
 
     @property
     def partitions_needed(self) -> int:

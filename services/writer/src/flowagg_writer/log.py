@@ -21,9 +21,12 @@ from flowagg.kafka import (
     resolve_topic,
 )
 from flowagg.position import Position
+from flowagg_native.client import with_plugin
+from flowagg_native.outlet import Outlet, Tray
 
 from flowagg_writer import metrics
-from flowagg_writer.batch import Acknowledgements, Batch, KnownKeys
+from flowagg_writer.batch import Acknowledgements, Batch, KnownKeys, Told
+from flowagg_writer.parcels import ParcelBatch
 from flowagg_writer.partitioner import partitioner
 from flowagg_writer.settings import WriterSettings
 
@@ -52,19 +55,19 @@ class Appending(msgspec.Struct, frozen=True):
 
     topic_id: str
     count: int
-    acknowledgements: Acknowledgements
+    told: Callable[[], Told]
 
     def position(self) -> Position:
         """The position that holds all flows. Raises KafkaUnavailable or NotAppended, as append does."""
-        acknowledgements = self.acknowledgements
-        if not acknowledgements.complete:
+        told = self.told()
+        if not told.complete:
             raise NotAppended("Kafka has not acknowledged every record in time")
-        if self.count and not acknowledgements.expected:
-            raise KafkaUnavailable(f"Kafka's client took no record: {acknowledgements.error}")
-        if acknowledgements.error is not None:
-            raise NotAppended(f"Kafka has not acknowledged every record: {acknowledgements.error}")
+        if self.count and not told.handed:
+            raise KafkaUnavailable(f"Kafka's client took no record: {told.error}")
+        if told.error is not None:
+            raise NotAppended(f"Kafka has not acknowledged every record: {told.error}")
         metrics.FLOWS.inc(self.count)
-        return Position(self.topic_id, acknowledgements.next_offsets)
+        return Position(self.topic_id, told.next_offsets)
 
 
 class Log:
@@ -78,7 +81,8 @@ class Log:
         self._settings = settings
         self._topic_name = settings.kafka_topic
         self._fatal: str | None = None
-        self._producer = self._new_producer()
+        self._tray = Tray()
+        self._producer, self._outlet = self._new_producer()
         self._look_ups = LookUps(settings, "writer")
         self._known = KnownKeys(settings.known_keys)
         self._partition_of = partitioner()
@@ -90,7 +94,7 @@ class Log:
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
 
-    def _new_producer(self) -> Producer:
+    def _new_producer(self) -> tuple[Producer, Outlet | None]:
         settings = self._settings
         own = {
             "enable.idempotence": True,  # with it acks=all, and order kept over retries
@@ -104,7 +108,10 @@ class Log:
             "queue.buffering.max.kbytes": 2 * settings.max_in_flight_bytes // 1024,
             "error_cb": log_error,  # a fatal error comes as an exception of poll
         }
-        return Producer(client_properties(settings, "writer", own))
+        properties = client_properties(settings, "writer", own)
+        if not settings.native:
+            return Producer(properties), None
+        return Producer(with_plugin(properties)), Outlet(self._topic_name)
 
     async def __aenter__(self) -> "Log":
         self._tasks = [
@@ -118,7 +125,9 @@ class Log:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         # Every POST has been answered by now; what is left is of POSTs that have timed out.
-        left = await _flush(self._producer)
+        left = await self._flush(self._producer)
+        if self._outlet is not None:
+            self._outlet.close()
         if left:
             _log.error(
                 "records were not delivered before the end; no client was told that they were",
@@ -144,11 +153,14 @@ class Log:
         had not delivered is told to its POSTs as not acknowledged.
         """
         _log.error("the producer has failed for good; a new one takes its place", extra={"reason": self._fatal})
-        old, self._producer, self._fatal = self._producer, self._new_producer(), None
+        old, outlet, self._fatal = self._producer, self._outlet, None
+        self._producer, self._outlet = self._new_producer()
         old.purge()
-        await _flush(old)
+        await self._flush(old)
+        if outlet is not None:
+            outlet.close()
 
-    async def append(self, batch: Batch, timeout_seconds: float) -> Position:
+    async def append(self, batch: Batch | ParcelBatch, timeout_seconds: float) -> Position:
         """Append one record per flow; the position that holds them all.
 
         Raises KeyReused, KafkaUnavailable, TooFewPartitions or LogFull when nothing of the batch is
@@ -174,7 +186,7 @@ class Log:
             expiry.cancel()
         return appending.position()
 
-    def begin(self, batch: Batch, timeout_seconds: float, ended: Callable[[Appending], None]) -> None:
+    def begin(self, batch: Batch | ParcelBatch, timeout_seconds: float, ended: Callable[[Appending], None]) -> None:
         """As append, for some thousand flows at most: all are handed over now.
 
         ended: called once, in a later turn of the loop.
@@ -204,7 +216,7 @@ class Log:
             raise
         expiry = loop.call_later(timeout_seconds, end)
 
-    def _admit(self, batch: Batch) -> Topic:
+    def _admit(self, batch: Batch | ParcelBatch) -> Topic:
         batch.check(self._known)
         topic = self._topic
         if topic is None:
@@ -216,11 +228,13 @@ class Log:
                 "have its operator add partitions to the topic, or correct the setting before the first such batch"
             )
         full = self._in_flight_bytes and self._in_flight_bytes + batch.size_bytes > self._settings.max_in_flight_bytes
-        if batch.flows and full:
+        if batch.count and full:
             raise LogFull("as much is on its way to Kafka as this writer may hold: send the same again later")
         return topic
 
-    def _hand_over(self, batch: Batch, topic: Topic, wake: Callable[[], object]) -> tuple[Appending, Iterator[None]]:
+    def _hand_over(
+        self, batch: Batch | ParcelBatch, topic: Topic, wake: Callable[[], object]
+    ) -> tuple[Appending, Iterator[None]]:
         """What becomes of the batch, and the steps that hand it over. wake: called once all records are reported."""
         size_bytes = batch.size_bytes
 
@@ -230,16 +244,20 @@ class Log:
             self._in_flight_bytes -= size_bytes
             wake()
 
-        count = len(batch.flows)  # they are gone once they are handed over
+        count = batch.count  # they are gone once they are handed over
         acknowledgements = Acknowledgements(count, complete)
-        appending = Appending(topic.topic_id, count, acknowledgements)
         if not count:
             wake()
-            return appending, iter(())
+            return Appending(topic.topic_id, count, acknowledgements.told), iter(())
         self._in_flight_bytes += size_bytes
         self._wake.set()
+        if isinstance(batch, ParcelBatch):
+            assert self._outlet is not None  # noqa: S101 - else no batch is one
+            steps = batch.hand_over(self._outlet, self._tray, complete)
+            return Appending(topic.topic_id, count, batch.told), steps
         produce = self._producer.produce
-        return appending, batch.hand_over(produce, self._topic_name, acknowledgements, self._known, self._partition_of)
+        steps = batch.hand_over(produce, self._topic_name, acknowledgements, self._known, self._partition_of)
+        return Appending(topic.topic_id, count, acknowledgements.told), steps
 
     async def _serve_reports(self) -> None:
         while True:
@@ -247,6 +265,7 @@ class Log:
                 self._producer.poll(0)
             except KafkaException as error:  # so confluent-kafka tells a fatal error
                 self._fatal = str(error)
+            self._tray.serve()
             if self._fatal is not None:
                 await self._replace_producer()
             if self._in_flight_bytes:
@@ -257,6 +276,17 @@ class Log:
                 await asyncio.wait_for(self._wake.wait(), _IDLE_POLL_SECONDS)
             except TimeoutError:
                 continue
+
+    async def _flush(self, producer: Producer) -> int:
+        """Serve a producer's last reports, for a bounded time; how many records have none yet."""
+        deadline = time.monotonic() + _LAST_FLUSH_SECONDS
+        while len(producer) and time.monotonic() < deadline:
+            with contextlib.suppress(KafkaException):  # of a fatal error, told again
+                producer.poll(0)
+            self._tray.serve()
+            await asyncio.sleep(_POLL_SECONDS)
+        self._tray.serve()
+        return len(producer)
 
     async def _watch_topic(self) -> None:
         timeout = self._settings.kafka_timeout_seconds
@@ -282,13 +312,3 @@ class Log:
             if self._failures:
                 wait = min(0.5, wait)
             await asyncio.sleep(max(0.0, began + wait - time.monotonic()))
-
-
-async def _flush(producer: Producer) -> int:
-    """Serve a producer's last reports, for a bounded time; how many records have none yet."""
-    deadline = time.monotonic() + _LAST_FLUSH_SECONDS
-    while len(producer) and time.monotonic() < deadline:
-        with contextlib.suppress(KafkaException):  # of a fatal error, told again
-            producer.poll(0)
-        await asyncio.sleep(_POLL_SECONDS)
-    return len(producer)

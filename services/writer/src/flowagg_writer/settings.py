@@ -33,6 +33,11 @@ class WriterSettings(HttpSettings, KafkaSettings, ElectionSettings):
         "has, else such a POST is answered 503. It must never change while the dedupe window of a topic lasts: "
         "a repeat would be counted again.",
     )
+    native: bool = Field(
+        True,
+        description="Whether plain bodies without an Idempotency-Key are read and handed to Kafka by compiled code; "
+        "false: by Python, to the same records, with several times the CPU.",
+    )
     known_keys: int = Field(
         100_000,
         ge=0,

@@ -1,0 +1,182 @@
+"""Bodies that the compiled library reads make the records that Python makes of them; all others are left to Python."""
+
+import json
+import logging
+from typing import Any
+
+import msgspec
+import pytest
+from confluent_kafka import KafkaError, Producer
+from flowagg.flow import Flow, InvalidFlow, decode_flows, encode_key, encode_value
+from flowagg_native.client import ClientRefuses, with_plugin
+from flowagg_native.outlet import Outlet, Parcel, Tray, error_text
+from flowagg_writer.parcels import plan_parcel
+from hypothesis import given
+from hypothesis import strategies as st
+
+SILENT = logging.Logger("silent", logging.CRITICAL)
+LARGEST = 2**53 - 1
+PLAIN = {"src_app": "a", "dest_app": "b", "vpc_id": "c", "hour": 1, "bytes_tx": 2, "bytes_rx": 3}
+
+
+def records(parcel: Parcel) -> list[tuple[bytes, bytes]]:
+    return [parcel.record(number) for number in range(len(parcel))]
+
+
+def of_python(flows: list[Flow]) -> list[tuple[bytes, bytes]]:
+    return [
+        (encode_key(flow.src_app, flow.dest_app, flow.vpc_id, flow.hour), encode_value(flow.bytes_tx, flow.bytes_rx))
+        for flow in flows
+    ]
+
+
+names = st.one_of(
+    st.text(st.characters(min_codepoint=1, max_codepoint=255), max_size=5),
+    st.sampled_from(["{", "}{", "n" * 256, "n" * 257]),
+)
+numbers = st.one_of(
+    st.integers(0, 20), st.sampled_from([LARGEST, LARGEST + 1, -1, 1.5, 1.0, True, None, "1", 10**17, 10**30])
+)
+flows_ = st.fixed_dictionaries(
+    {"src_app": names, "dest_app": names, "vpc_id": names, "hour": numbers, "bytes_tx": numbers, "bytes_rx": numbers},
+    optional={"more": names},
+).flatmap(lambda flow: st.permutations(list(flow.items())).map(dict))
+good = st.builds(
+    Flow,
+    *[st.sampled_from(["a", "application-1", "n" * 256, "x y{}[],:"])] * 3,
+    *[st.sampled_from([0, 1, 10, LARGEST])] * 3,
+).map(msgspec.to_builtins)
+spacing = st.sampled_from([(",", ":"), (", ", ": "), ("\n,\t", " :\r\n ")])
+
+
+@given(st.lists(st.one_of(good, good, good, flows_), max_size=5), spacing, st.booleans())
+def test_a_parcel_has_the_records_that_python_makes(
+    made: list[dict[str, Any]], separators: tuple[str, str], ascii_: bool
+) -> None:
+    body = json.dumps(made, separators=separators, ensure_ascii=ascii_).encode()
+    parcel = Parcel.of(body)
+    try:
+        expected = of_python(decode_flows(body))
+    except InvalidFlow:
+        assert parcel is None
+        return
+    if parcel is not None:
+        assert records(parcel) == expected
+    plain = all(
+        len(flow) == 6 and all(str(flow[n]).isascii() for n in ("src_app", "dest_app", "vpc_id")) for flow in made
+    )
+    if plain and b"\\" not in body and b"\x7f" not in body:
+        assert parcel is not None
+
+
+@given(st.lists(good, min_size=1, max_size=3), st.data())
+def test_a_body_that_was_cut_or_changed_is_never_read_otherwise_than_by_python(
+    made: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    body = bytearray(json.dumps(made).encode())
+    for _ in range(data.draw(st.integers(1, 2))):
+        place = data.draw(st.integers(0, len(body) - 1))
+        body[place : place + data.draw(st.integers(0, 2))] = data.draw(
+            st.sampled_from([b"", b" ", b'"', b"{", b"}", b"]", b",", b"0", b"9", b"\xff", b"e1"])
+        )
+    parcel = Parcel.of(bytes(body))
+    if parcel is not None:
+        assert records(parcel) == of_python(decode_flows(bytes(body)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[",
+        b"[]]",
+        b"[],",
+        b"{}",
+        b"[{}]",
+        b"[1]",
+        b"null",
+        json.dumps([PLAIN | {"more": 1}]).encode(),
+        json.dumps([PLAIN | {"src_app": ""}]).encode(),
+        json.dumps([PLAIN | {"src_app": "\u00e9"}], ensure_ascii=False).encode(),
+        json.dumps([PLAIN | {"src_app": "\u00e9"}]).encode(),
+        json.dumps([PLAIN | {"hour": "1"}]).encode(),
+        json.dumps([PLAIN]).replace('"hour": 1', '"hour": 01').encode(),
+        json.dumps([PLAIN]).replace('"hour": 1', '"hour": 1.0').encode(),
+        json.dumps([PLAIN]).replace('"hour": 1', '"hour": 1e0').encode(),
+        json.dumps([PLAIN]).replace('"hour": 1', '"hour": 1, "hour": 1').encode(),
+        json.dumps([PLAIN]).replace("}", ",}").encode(),
+        json.dumps([PLAIN]).replace("]", ",]").encode(),
+        json.dumps([PLAIN])[:-1].encode(),
+        json.dumps([PLAIN]).encode() + b"\0",
+    ],
+)
+def test_any_other_body_is_left_to_python(body: bytes) -> None:
+    assert plan_parcel(body) is None
+
+
+@pytest.mark.parametrize("body", [b"[]", b" [ \n] \t", b"[\r\n]"])
+def test_no_flows_are_a_parcel_of_none(body: bytes) -> None:
+    batch = plan_parcel(body)
+    assert batch is not None
+    assert (batch.count, batch.size_bytes, batch.key, batch.partitions_needed) == (0, len(body), None, 1)
+
+
+def test_a_large_body_is_read_whole() -> None:
+    made = [Flow("s" * (1 + n % 256), "d", "v", n, LARGEST, n) for n in range(30_000)]
+    batch = plan_parcel(msgspec.json.encode(made))
+    assert batch is not None
+    assert records(batch._parcel) == of_python(made)
+    with pytest.raises(IndexError):
+        batch._parcel.record(30_000)
+
+
+def test_what_is_not_handed_over_is_told_as_the_error_that_ended_it() -> None:
+    parcel, tray, done = Parcel.of(json.dumps([PLAIN] * 3).encode()), Tray(), []
+    assert parcel is not None
+    sending = tray.send(parcel, lambda: done.append(True))
+    tray.serve()
+    assert (parcel.told().all, done, len(tray)) == (False, [], 1)
+    sending.close(-152)
+    tray.serve()
+    told = parcel.told()
+    assert (told.taken, told.all, told.next_offsets, done, len(tray)) == (0, True, {}, [True], 0)
+    assert told.error == error_text(-152)
+    assert "purged" in told.error.lower()
+
+
+def test_what_the_client_refuses_and_what_it_gives_up_is_told() -> None:
+    """A producer that has no broker, and room for five records."""
+    producer = Producer(
+        with_plugin({"bootstrap.servers": "127.0.0.1:1", "queue.buffering.max.messages": 5, "logger": SILENT})
+    )
+    outlet, tray, done, reports = Outlet("flows"), Tray(), [], []
+    producer.produce("flows", b"value", b"key", on_delivery=lambda error, _: reports.append(error and error.code()))
+    batch = plan_parcel(json.dumps([PLAIN] * 9).encode())
+    assert batch is not None
+    for _ in batch.hand_over(outlet, tray, lambda: done.append(True)):
+        pass
+    producer.poll(0)
+    tray.serve()
+    told = batch.told()
+    assert (told.handed, told.complete, done) == (4, False, [])
+    assert told.error is not None
+    assert "full" in told.error.lower()
+    producer.purge()
+    producer.flush(5)
+    tray.serve()
+    told = batch.told()
+    assert (told.handed, told.complete, told.next_offsets, done, len(tray)) == (4, True, {}, [True], 0)
+    assert reports == [KafkaError._PURGE_QUEUE]  # a record of Python's has its own report
+    none = plan_parcel(json.dumps([PLAIN]).encode())
+    assert none is not None
+    outlet.close()
+    assert list(none.hand_over(outlet, tray, lambda: done.append(False))) == []
+    tray.serve()
+    told = none.told()
+    assert (told.handed, told.complete, done) == (0, True, [True, False])
+    assert told.error is not None
+
+
+def test_an_outlet_is_of_a_producer_with_the_plugin() -> None:
+    with pytest.raises(ClientRefuses):
+        Outlet("flows")
