@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
@@ -26,12 +27,20 @@ from flowagg_consumer.native import NativeRecords, NativeTotals
 from flowagg_consumer.partition import Partition
 from flowagg_consumer.records import Records
 from flowagg_load.generator import Shape, flows
+from flowagg_reader.compiled import render_compiled
 from flowagg_reader.union import render
 from flowagg_writer.batch import Acknowledgements, KnownKeys, plan
 from flowagg_writer.partitioner import partitioner
 
 BAND: Final = 1.5
-REFERENCE: Final = {"consumer": 0.23, "consumer, Python": 1.55, "writer": 2.5, "writer, keyed": 6.1, "reader": 9.0}
+REFERENCE: Final = {
+    "consumer": 0.23,
+    "consumer, Python": 1.55,
+    "writer": 2.5,
+    "writer, keyed": 6.1,
+    "reader": 3.0,
+    "reader, Python": 9.0,
+}
 _TURNS: Final = 15
 _FLOWS: Final = 60_000
 _KEYS: Final = 20_000
@@ -55,7 +64,7 @@ def main() -> None:
     given = parser.parse_args()
     gc.set_threshold(100_000, 50, 100)  # as the services do
     sample = list(islice(flows(Shape(keys=_KEYS, hours=3), seed=1), _FLOWS))
-    loops = [*consumer(sample), writer(sample), writer(sample, "guard"), reader(sample)]
+    loops = [*consumer(sample), writer(sample), writer(sample, "guard"), *reader(sample)]
     gc.freeze()
     print(f"{len(sample):,} flows over {_KEYS:,} flow keys, {given.turns} turns; ns of CPU per flow, medians")
     print(f"{'':16}{'bare':>8}{'hot':>8}{'ratio':>8}{'reference':>11}")
@@ -155,8 +164,11 @@ def writer(sample: list[Flow], key: str | None = None) -> Loop:
     return Loop("writer" if key is None else "writer, keyed", bare, hot)
 
 
-def reader(sample: list[Flow]) -> Loop:
-    """From what Redis holds of an hour in 6 partitions to its body. Bare: encode the rows, which are sorted already."""
+def reader(sample: list[Flow]) -> list[Loop]:
+    """From what Redis holds of an hour in 6 partitions to its body: compiled, by Python.
+
+    Bare: encode the rows, which are sorted already.
+    """
     totals = [
         (totals_field(encode_key(flow.src_app, flow.dest_app, flow.vpc_id, 0)), encode_totals(number, number + 1))
         for number, flow in enumerate({(f.src_app, f.dest_app, f.vpc_id): f for f in sample}.values())
@@ -180,10 +192,10 @@ def reader(sample: list[Flow]) -> Loop:
             encode_into(rows, buffer)
         return buffer
 
-    def hot() -> object:
-        return [_result(render(0, [list(part) for part in partitions])) for _ in range(turns)]
+    def hot(way: Callable[..., Generator[None, None, Any]]) -> object:
+        return [_result(way(0, [list(part) for part in partitions])) for _ in range(turns)]
 
-    return Loop("reader", bare, hot)
+    return [Loop("reader", bare, partial(hot, render_compiled)), Loop("reader, Python", bare, partial(hot, render))]
 
 
 def _result(steps: Generator[None, None, Any]) -> Any:

@@ -216,7 +216,7 @@ def reader(seconds: int) -> Iterator[Budget]:
         with redis.Redis.from_url(f"redis://{server.address}/0") as client, on_cores(SERVER_CORE):
             names = list(client.scan_iter(f"flowagg:{{bench:*:hour:{HOUR}", count=1_000))
             read = _median(lambda: [client.hgetall(name) for name in names])
-            rendered = guard.reader(rows)
+            rendered = guard.reader(rows)[0]
             encoded, made = (_median(run) for run in (rendered.bare, rendered.hot))
         steps = [("read the totals", read), ("render", made), ("send", sent)]
         steps.append(("in the event loop, in slices, on fresh pages; HTTP", statistics.median(cold) - _sum(steps)))

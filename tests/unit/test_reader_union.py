@@ -7,16 +7,25 @@ import msgspec
 import pytest
 from flowagg.flow import encode_key
 from flowagg.view import DamagedView, totals_field
-from flowagg_reader import union
+from flowagg_reader import compiled, union
+from flowagg_reader.compiled import render_compiled
 from flowagg_reader.union import EMPTY, Body, render
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 Totals = Mapping[bytes, bytes]
 
+RENDER = render
+
+
+@pytest.fixture(autouse=True, scope="module", params=[render, render_compiled])
+def way(request: pytest.FixtureRequest) -> None:
+    """In Python, and by the compiled library."""
+    globals()["RENDER"] = request.param
+
 
 def body_of(hour: int, partitions: Sequence[Totals], visible: Callable[[str], bool] | None = None) -> Body:
-    steps = render(hour, [[part for pair in totals.items() for part in pair] for totals in partitions], visible)
+    steps = RENDER(hour, [[part for pair in totals.items() for part in pair] for totals in partitions], visible)
     while True:
         try:
             next(steps)
@@ -88,7 +97,9 @@ def test_slices_and_chunks_of_any_size_make_the_same_body(monkeypatch: pytest.Mo
     totals = [{b'["a%d","b","c"]' % number: b"%d 0" % number for number in range(part, 23, 3)} for part in range(3)]
     for size in range(1, 9):
         monkeypatch.setattr(union, "_SLICE_ROWS", size)
-        monkeypatch.setattr(union, "_CHUNK_ROWS", 9 - size)
+        monkeypatch.setattr(compiled, "_RUN_ROWS", size)
+        for module in (union, compiled):
+            monkeypatch.setattr(module, "CHUNK_ROWS", 9 - size)
         assert rendered(1, totals) == plainly(1, totals)
 
 

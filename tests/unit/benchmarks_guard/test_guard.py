@@ -27,8 +27,8 @@ def test_the_loops_do_their_work() -> None:
     for loop in (*consumer(sample), writer(sample), writer(sample, "key")):
         assert loop.bare()
         assert loop.hot()
-    rendered = reader(sample)
-    assert rendered.bare()
-    bodies = rendered.hot()
-    assert isinstance(bodies, list)
-    assert bodies[0].rows == len({(f.src_app, f.dest_app, f.vpc_id) for f in sample})
+    for rendered in reader(sample):
+        assert rendered.bare()
+        bodies = rendered.hot()
+        assert isinstance(bodies, list)
+        assert bodies[0].rows == len({(f.src_app, f.dest_app, f.vpc_id) for f in sample})

@@ -23,6 +23,7 @@ from flowagg_reader import metrics
 from flowagg_reader.access import Access
 from flowagg_reader.bodies import Bodies, Counts, Turns
 from flowagg_reader.cache import Entry
+from flowagg_reader.compiled import render_compiled
 from flowagg_reader.core import (
     UNKNOWN_LAG,
     Answer,
@@ -93,7 +94,9 @@ class Flows:
         self.waiting = 0
         self.turns = Turns(settings.max_large_reads, settings.large_read_rows)
         counts = Counts(metrics.BODIES, metrics.CACHE_BYTES, metrics.RENDER_SECONDS)
-        self._bodies = Bodies(render, settings.body_cache_bytes, self.turns, counts)
+        self._bodies = Bodies(
+            render_compiled if settings.native else render, settings.body_cache_bytes, self.turns, counts
+        )
         self._answers: dict[int, Counter] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

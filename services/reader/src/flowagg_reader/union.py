@@ -20,7 +20,7 @@ from flowagg.view import DamagedView, decode_field, decode_totals, encode_totals
 
 _SLICE_ROWS: Final = 2048
 """Rows between two yields: one or two milliseconds."""
-_CHUNK_ROWS: Final = 2048
+CHUNK_ROWS: Final = 2048
 """Rows in a chunk of a body: about 256 KiB."""
 _DIGITS: Final = b"0123456789"
 _CONTROLS: Final = bytes(range(32))
@@ -52,8 +52,8 @@ def render(
     if not lines:
         return EMPTY
     chunks = []
-    for start in range(0, len(lines), _CHUNK_ROWS):
-        chunks.append(_chunk(hour, lines[start : start + _CHUNK_ROWS], b"[" if start == 0 else b","))
+    for start in range(0, len(lines), CHUNK_ROWS):
+        chunks.append(_chunk(hour, lines[start : start + CHUNK_ROWS], b"[" if start == 0 else b","))
         yield
     chunks[-1] += b"]"
     return Body(tuple(chunks), sum(map(len, chunks)), len(lines))
