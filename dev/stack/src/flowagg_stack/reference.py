@@ -106,7 +106,8 @@ def _metrics() -> str:
 
 def _metric_row(metric: MetricWrapperBase) -> str:
     kinds = {Counter: "counter", Gauge: "gauge", Histogram: "histogram"}
+    kind = next(kind for known, kind in kinds.items() if isinstance(metric, known))
     described = next(iter(metric.describe()))
     suffix = "_total" if isinstance(metric, Counter) else ""
     labels = ", ".join(f"`{label}`" for label in metric._labelnames)
-    return f"| `{described.name}{suffix}` | {kinds[type(metric)]} | {labels} | {described.documentation} |"
+    return f"| `{described.name}{suffix}` | {kind} | {labels} | {described.documentation} |"

@@ -35,6 +35,8 @@ from flowagg_writer.settings import WriterSettings
 _log = logging.getLogger(__name__)
 
 _DRAIN_FACTOR = 4
+_LEAST_PARCEL_BYTES: Final = 700
+"""Some six flows. Calls of the library cost a POST as much as six flows do in Python."""
 RETRY_LATER = {"Retry-After": "1"}
 
 _AUTHORIZATION: Final = b"authorization"
@@ -317,7 +319,13 @@ class Flows:
 
     def _plan(self, body: bytes, form: Form, key: str | None, grant: Grant) -> Batch | ParcelBatch:
         """The batch of a body. Raises Problem 400, 403 or 413."""
-        if self._settings.native and form is Form.ARRAY and key is None and grant.covers is None:
+        if (
+            self._settings.native
+            and len(body) >= _LEAST_PARCEL_BYTES
+            and form is Form.ARRAY
+            and key is None
+            and grant.covers is None
+        ):
             parcel = plan_parcel(body)
             if parcel is not None:
                 self._bound(parcel.count)

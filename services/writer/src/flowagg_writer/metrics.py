@@ -1,10 +1,11 @@
 """The writer's metrics."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from flowagg.loop_metrics import LoopCounter, LoopHistogram
+from prometheus_client import Gauge
 
-FLOWS = Counter("flowagg_writer_flows", "Flows acknowledged by Kafka.")
-POSTS = Counter("flowagg_writer_posts", "Answers to POST /flows, by status.", ["status"])
-POST_SECONDS = Histogram(
+FLOWS = LoopCounter("flowagg_writer_flows", "Flows acknowledged by Kafka.")
+POSTS = LoopCounter("flowagg_writer_posts", "Answers to POST /flows, by status.", ["status"])
+POST_SECONDS = LoopHistogram(
     "flowagg_writer_post_seconds",
     "Time of a POST from its headers to its answer, in seconds.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
