@@ -2,6 +2,7 @@
 
 import json
 import logging
+import resource
 from typing import Any
 
 import msgspec
@@ -128,6 +129,17 @@ def test_a_large_body_is_read_whole() -> None:
     assert records(batch._parcel) == of_python(made)
     with pytest.raises(IndexError):
         batch._parcel.record(30_000)
+
+
+def test_a_body_of_braces_takes_no_more_memory_than_flows_would() -> None:
+    """Sixteen million of them: each would have had a record's room, two gigabytes in all."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert Parcel.of(b"[" + b"{" * 16_000_000) is None
+    many = [Flow("{" * 256, "{" * 256, "{" * 256, 1, 2, 3)] * 500
+    parcel = Parcel.of(msgspec.json.encode(many))
+    assert parcel is not None
+    assert records(parcel) == of_python(many)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
 
 def test_what_is_not_handed_over_is_told_as_the_error_that_ended_it() -> None:

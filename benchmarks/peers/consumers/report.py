@@ -31,7 +31,7 @@ def measured_head(shape: str) -> str:
     2nd half: of the flows, when a JVM is warm. Kafka: its CPU seconds per million flows. others: cores that neither
     the peer nor Redis nor Kafka used, so that a noisy machine is seen.
     """
-    rates = f"{'flows/s':>10}{'2nd half':>10}{'/CPU-s':>9}{'2nd half':>10}{'+ Redis':>9}"
+    rates = f"{'flows/s':>12}{'2nd half':>11}{'/CPU-s':>11}{'2nd half':>11}{'+ Redis':>11}"
     return f"{shape:48}{rates}{'Kafka':>7}{'RSS MiB':>9}{'others':>8}  exact"
 
 
@@ -40,9 +40,9 @@ def measured_row(row: Measured) -> str:
     if row.whole is None:
         return f"{row.peer:48}  {does_not_run(row.trouble)}"
     whole, second = row.whole, row.second
-    rates = f"{whole.flows_a_second:>10,.0f}{_or_none(second, 'flows_a_second'):>10}"
-    cpu = f"{whole.flows_a_cpu_second:>9,.0f}{_or_none(second, 'flows_a_cpu_second'):>10}"
-    cpu += f"{whole.flows_a_cpu_second_with_redis:>9,.0f}{1e6 * whole.kafka_cpu / whole.flows:>7.1f}"
+    rates = f"{whole.flows_a_second:>12,.0f}{_or_none(second, 'flows_a_second'):>11}"
+    cpu = f"{whole.flows_a_cpu_second:>11,.0f}{_or_none(second, 'flows_a_cpu_second'):>11}"
+    cpu += f"{whole.flows_a_cpu_second_with_redis:>11,.0f}{1e6 * whole.kafka_cpu / whole.flows:>7.1f}"
     return f"{row.peer:48}{rates}{cpu}{row.rss_mib:>9,.0f}{whole.others:>8.2f}  {_exactness(row)}"
 
 

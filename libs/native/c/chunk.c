@@ -54,13 +54,21 @@ API chunk *flowagg_chunk_of(
     return made;
 }
 
+/* Gives the messages back to Kafka's client. The chunk is empty then. */
+API void flowagg_chunk_release(chunk *released) {
+    for (uint64_t place = 0; place < released->message_count; place++) {
+        intake_release(released->messages[place]);
+    }
+    if (released->message_count > 0) {
+        released->message_count = released->count = released->run_count = released->event_count = 0;
+    }
+}
+
 API void flowagg_chunk_free(chunk *freed) {
     if (freed == NULL) {
         return;
     }
-    for (uint64_t place = 0; place < freed->message_count; place++) {
-        intake_release(freed->messages[place]);
-    }
+    flowagg_chunk_release(freed);
     free(freed->messages);
     free(freed->records);
     free(freed->offsets);

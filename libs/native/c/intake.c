@@ -45,7 +45,7 @@ API void flowagg_intake_use(void *const *functions) {
 static int on_new(client *made, const void *configuration, void *opaque, char *error, size_t error_size) {
     (void)configuration, (void)opaque, (void)error, (void)error_size;
     newest = made;
-    return kafka.type(made) == PRODUCER ? kafka.interceptor_add_on_acknowledgement(made, "flowagg", outlet_acknowledged, NULL) : 0;
+    return kafka.type(made) == PRODUCER ? kafka.interceptor_add_on_acknowledgement(made, "flowagg", outlet_acknowledged, outlet_reached()) : 0;
 }
 
 /* What librdkafka calls for plugin.library.paths. */

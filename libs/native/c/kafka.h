@@ -57,7 +57,8 @@ extern client_functions kafka;
 /* The client that this thread has made last with the plugin, once; NULL where there is none. */
 client *newest_client(void);
 
-/* A producer's interceptor. */
-int outlet_acknowledged(client *by, message *acknowledged, void *opaque);
+/* A producer's interceptor, and what it keeps of that producer for as long as the process lives. */
+int outlet_acknowledged(client *by, message *acknowledged, void *reached);
+void *outlet_reached(void);
 
 #endif

@@ -15,6 +15,7 @@
 #define MAX_INTEGER ((UINT64_C(1) << 53) - 1)
 #define MAX_NAME 256
 #define MARGIN 96u /* of a record beside its names: three numbers, the rest of its JSON */
+#define SHORTEST_FLOW 64u /* bytes, and a few less */
 #define AT_ONCE 512
 #define ANY_PARTITION (-1)
 #define UNKNOWN_OFFSET (-1)
@@ -226,6 +227,7 @@ API parcel *flowagg_parcel_of(const uint8_t *body, uint64_t size) {
     for (uint64_t place = 0; place < size; place++) {
         most += body[place] == '{';
     }
+    most = most < size / SHORTEST_FLOW + 1 ? most : size / SHORTEST_FLOW + 1;
     /* Each name is in the body, too. */
     uint64_t room = size + most * (sizeof(tag) + 8 + MARGIN);
     if (room > UINT32_MAX || !take(&in, '[')) {
@@ -233,8 +235,11 @@ API parcel *flowagg_parcel_of(const uint8_t *body, uint64_t size) {
     }
     parcel *made = must(calloc(1, sizeof *made));
     pthread_mutex_init(&made->lock, NULL);
-    made->entries = must(malloc((most ? most : 1) * sizeof *made->entries));
-    made->memory = must(malloc(room ? room : 1));
+    made->entries = malloc((most ? most : 1) * sizeof *made->entries);
+    made->memory = malloc(room ? room : 1);
+    if (made->entries == NULL || made->memory == NULL) {
+        goto other; /* it is one request's memory, and no reason to end */
+    }
     uint64_t used = 0;
     flow each;
     if (!take(&in, ']')) {
@@ -331,15 +336,52 @@ static void tell(parcel *of, uint64_t number, int error, int32_t partition, int6
     settle(of, 1);
 }
 
+/* By partition, the offset that a record would be said to have if librdkafka counted on from one that it does not know. */
+typedef struct {
+    pthread_mutex_t lock;
+    int32_t partitions;
+    int64_t *counted_on;
+} reached;
+
+void *outlet_reached(void) {
+    reached *made = must(calloc(1, sizeof *made));
+    pthread_mutex_init(&made->lock, NULL);
+    return made;
+}
+
+/* An offset as it was told, or UNKNOWN_OFFSET. Where the broker says of a retry that it was a repeat, and does not know any
+ * more where the records are, it answers with -1, and librdkafka counts up from there, record by record: 0, 1, 2, ... would
+ * be taken for their offsets, and a position be too low. */
+static int64_t believed(reached *by, int32_t partition, int64_t offset) {
+    if (partition < 0) {
+        return UNKNOWN_OFFSET;
+    }
+    pthread_mutex_lock(&by->lock);
+    if (partition >= by->partitions) {
+        by->counted_on = must(realloc(by->counted_on, ((uint64_t)partition + 1) * sizeof *by->counted_on));
+        while (by->partitions <= partition) {
+            by->counted_on[by->partitions++] = INT64_MIN;
+        }
+    }
+    bool unknown = offset < 0 || offset == by->counted_on[partition];
+    by->counted_on[partition] = unknown ? offset + 1 : INT64_MIN;
+    pthread_mutex_unlock(&by->lock);
+    return unknown ? UNKNOWN_OFFSET : offset;
+}
+
 int outlet_acknowledged(client *by, message *acknowledged, void *opaque) {
-    (void)by, (void)opaque;
+    (void)by;
+    int64_t offset = UNKNOWN_OFFSET;
+    if (acknowledged->error == 0) {
+        offset = believed(opaque, acknowledged->partition, acknowledged->offset);
+    }
     if (acknowledged->private_ != NULL || acknowledged->payload == NULL) {
         return 0; /* of Python's: it has a report of its own */
     }
     tag found;
     memcpy(&found, (const uint8_t *)acknowledged->payload - sizeof found, sizeof found);
     if (found.seal == SEAL && found.number < found.of->count) {
-        tell(found.of, found.number, acknowledged->error, acknowledged->partition, acknowledged->offset);
+        tell(found.of, found.number, acknowledged->error, acknowledged->partition, offset);
     }
     return 0;
 }

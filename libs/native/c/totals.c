@@ -129,7 +129,7 @@ static block *add_block(totals *t, uint64_t units) {
         t->blocks = must(realloc(t->blocks, t->block_capacity * sizeof *t->blocks));
     }
     if (t->block_count > UINT32_MAX >> BLOCK_UNITS_LOG) {
-        abort(); /* 256 GiB */
+        abort(); /* 64 GiB */
     }
     block *made = &t->blocks[t->block_count++];
     *made = (block){must(aligned_alloc(UNIT, units * UNIT)), units, 0};
@@ -144,6 +144,7 @@ static uint32_t new_entry(totals *t, uint64_t key_size) {
     uint64_t units = units_of(key_size);
     block *last = t->block_count ? &t->blocks[t->block_count - 1] : add_block(t, BLOCK_UNITS);
     if (last->used + units > last->units) {
+        t->entry_bytes += (last->units - last->used) * UNIT; /* is left empty */
         last = add_block(t, units > BLOCK_UNITS ? units : BLOCK_UNITS);
     }
     uint32_t number = (uint32_t)((t->block_count - 1) << BLOCK_UNITS_LOG) | (uint32_t)last->used;

@@ -49,6 +49,10 @@ class Chunk:
     def __del__(self) -> None:
         calls.chunk_free(self.handle)
 
+    def release(self) -> None:
+        """Give messages of Kafka's client back: it is empty then. The client does not end before it has all of them."""
+        calls.chunk_release(self.handle)
+
     def __len__(self) -> int:
         count: int = self._head.count
         return count

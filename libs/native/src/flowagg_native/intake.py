@@ -5,6 +5,7 @@ The client is confluent-kafka's as ever, with its group, its callbacks and its e
 """
 
 import math
+import weakref
 
 from flowagg_native.chunk import Chunk
 from flowagg_native.client import ClientRefuses
@@ -19,6 +20,7 @@ class Intake:
 
     def __init__(self) -> None:
         """Raises ClientRefuses."""
+        self._taken: weakref.WeakSet[Chunk] = weakref.WeakSet()
         self._handle: int | None = calls.intake_open()
         if self._handle is None:
             raise ClientRefuses("librdkafka did not load the plugin")
@@ -34,10 +36,14 @@ class Intake:
         An event of the client ends the wait: who takes records looks at its events in between.
         """
         linger_ms = -1 if linger_seconds is None else math.ceil(linger_seconds * 1000)
-        return Chunk(waits.intake_take(self._open(), most, math.ceil(wait_seconds * 1000), linger_ms))
+        chunk = Chunk(waits.intake_take(self._open(), most, math.ceil(wait_seconds * 1000), linger_ms))
+        self._taken.add(chunk)
+        return chunk
 
     def close(self) -> None:
-        """Take no more."""
+        """Take no more, and give back what was taken: chunks that are still there are empty then."""
+        for chunk in self._taken:
+            chunk.release()
         if self._handle is not None:
             calls.intake_close(self._handle)
             self._handle = None

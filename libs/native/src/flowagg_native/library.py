@@ -80,6 +80,7 @@ class ParcelView(ctypes.Structure):
 _PROTOTYPES: Final = {
     "chunk_of": (c_void_p, (c_uint64, c_char_p, c_void_p, c_void_p, c_void_p)),
     "chunk_free": (None, (c_void_p,)),
+    "chunk_release": (None, (c_void_p,)),
     "chunk_timestamps": (c_int, (c_void_p, c_uint64, c_uint64, c_void_p)),
     "chunk_read": (c_int64, (c_void_p, c_uint64, c_uint64, c_void_p)),
     "chunk_set": (c_int, (c_void_p, c_uint64, c_void_p, c_void_p, c_void_p)),

@@ -24,13 +24,14 @@ from flowagg.kafka import (
     resolve_topic,
 )
 from flowagg.topic_rules import Finding, judge_topic
-from flowagg_native.client import with_plugin
+from flowagg_native.client import ClientRefuses, with_plugin
 from flowagg_native.intake import Intake
 
 from flowagg_consumer import effects as fx
 from flowagg_consumer.gathered import Gathered
 from flowagg_consumer.groups import Groups
 from flowagg_consumer.membership import Membership
+from flowagg_consumer.native import NativeRecords
 from flowagg_consumer.pace import Pace
 from flowagg_consumer.partition import DeadLetter
 from flowagg_consumer.settings import ConsumerSettings
@@ -74,6 +75,7 @@ class Log:
         self._assigned: list[int] = []
         self._commit_failed = False
         self._waiting: dict[int, int] = {}
+        self._ended: dict[int, int] = {}  # where the log ended, for whoever reads what is committed
         self.rejoins = 0
         self._settings = settings
         self._owned: set[int] = set()
@@ -223,6 +225,7 @@ class Log:
         revoked, assigned, self._revoked, self._assigned = self._revoked, self._assigned, [], []
         failed, self._commit_failed = self._commit_failed, False
         places = _places(gathered)
+        self._ended |= gathered.ends
         self._silence.took(places, drained=gathered.messages < most)
         # A rate is no backlog: what waits because of it is not to wait for longer batches, too.
         if self._pace is None and (places or self._waiting):
@@ -242,6 +245,8 @@ class Log:
         """By partition, how many records there are beyond those that came, as far as the client knows."""
         waiting = {}
         for number, place in self._silence.places.items():
+            if self._ended.get(number) == place:
+                continue  # what is behind it belongs to a transaction that is open
             try:
                 _, end = member.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
             except KafkaException:  # not known yet
@@ -255,9 +260,12 @@ class Log:
         if intake is None:
             return Gathered(_consume(member, most, wait_seconds, linger_seconds) if most else [])
         if time.monotonic() >= self._led_at + _LEAD_SECONDS:
+            self._led_at = time.monotonic()
             self._lead(self._owned)  # should any of them have been stopped unseen
         event = member.poll(0)  # the group's callbacks, and errors of no partition
         gathered = Gathered([] if event is None else [event])
+        for runs in gathered.by_partition.values():  # not seen: no record comes this way
+            runs[:] = map(NativeRecords.of, runs)
         if most:
             gathered.add(intake.take(most, wait_seconds, linger_seconds))
         return gathered
@@ -268,10 +276,12 @@ class Log:
         librdkafka leads them nowhere once a partition is stopped, which it has done when the assignment after that
         returns: the requests go through one queue. What has come meanwhile is led, too.
         """
-        self._led_at = time.monotonic()
         if self._intake is not None:
-            for number in numbers:
-                self._intake.lead(self._topic, number)
+            try:
+                for number in numbers:
+                    self._intake.lead(self._topic, number)
+            except ClientRefuses as error:  # tried again soon
+                _log.warning("a partition's records are not taken", extra={"reason": str(error)})
 
     def _close_intake(self) -> None:
         if self._intake is not None:
@@ -510,7 +520,10 @@ def _consume(member: Consumer, most: int, wait_seconds: float, linger_seconds: f
 
 def _places(gathered: Gathered) -> dict[int, int]:
     """By partition, the next offset to come."""
-    return {number: runs[-1].offsets[-1] + 1 for number, runs in gathered.by_partition.items()} | gathered.ends
+    places = dict(gathered.ends)
+    for number, runs in gathered.by_partition.items():
+        places[number] = max(places.get(number, 0), runs[-1].offsets[-1] + 1)
+    return places
 
 
 def _epoch(epoch: int | None) -> int:

@@ -15,7 +15,7 @@ from flowagg_native.totals import Totals as LibraryTotals
 
 from flowagg_consumer.packed import Packed
 from flowagg_consumer.records import Decoded, Records, decode_joined, decode_values
-from flowagg_consumer.totals import Changed, NewTotals, canonical_key, stored_totals
+from flowagg_consumer.totals import Changed, ExpiredHour, NewTotals, Refused, canonical_key, stored_totals
 
 
 class NativeRecords(Records):
@@ -137,16 +137,16 @@ class NativeTotals:
         records: Records,
         values: Decoded,  # noqa: ARG002 - the chunk holds them
         counted: Sequence[bool] | None,
-    ) -> Sequence[tuple[int, InvalidFlow]]:
+    ) -> Sequence[Refused]:
         """As in Totals."""
         assert isinstance(records, NativeRecords)  # noqa: S101 - no others come together with these totals
         chunk, start = records.chunk, records.start
-        refused: list[tuple[int, InvalidFlow]] = []
+        refused: list[Refused] = []
         for place in self._totals.fold(chunk, start, records.stop, None if counted is None else bytes(counted)):
             try:
                 canonical, hour = canonical_key(chunk.key(place), self._floor)
             except InvalidFlow as error:
-                refused.append((place - start, error))
+                refused.append(Refused(place - start, isinstance(error, ExpiredHour), str(error)))
             else:
                 self._totals.fold_as(chunk, place, canonical, hour)
         return refused

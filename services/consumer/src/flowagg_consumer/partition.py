@@ -20,7 +20,7 @@ from flowagg.view import HourMark, Meta, encode_hour
 from flowagg_consumer.marks import ENTRY_BYTES, NO_TIME, MarkEntry, Verdict, Window, decode_entry
 from flowagg_consumer.records import Decoded, Records
 from flowagg_consumer.retention import NO_TICK, Expiry, Retention
-from flowagg_consumer.totals import ExpiredHour, NewTotals, PythonTotals
+from flowagg_consumer.totals import NewTotals, PythonTotals
 
 
 class StopReason(StrEnum):
@@ -249,10 +249,9 @@ class Partition:
         batch.leader_epoch = self.leader_epoch = records.leader_epoch
         batch.records += len(records.offsets)
         counted = self._judge(examined, batch) if examined.marks or examined.values.bad else None
-        for place, error in self._totals.fold(records, examined.values, counted):
-            expired = isinstance(error, ExpiredHour)
-            reason = DeadLetterReason.EXPIRED_HOUR if expired else DeadLetterReason.INVALID_KEY
-            batch.dead.append(_dead(records, place, reason, str(error)))
+        for refused in self._totals.fold(records, examined.values, counted):
+            reason = DeadLetterReason.EXPIRED_HOUR if refused.expired else DeadLetterReason.INVALID_KEY
+            batch.dead.append(_dead(records, refused.place, reason, refused.why))
         batch.touched, batch.missing = self._totals.touched, self._totals.missing
         if batch.dead:
             batch.dead.sort(key=lambda letter: letter.offset)
@@ -419,7 +418,7 @@ def _checked(marks: Mapping[int, Mark]) -> dict[int, Mark | InvalidMark]:
             try:
                 mark.check()
             except InvalidMark as error:
-                found[place] = error
+                found[place] = InvalidMark(str(error))  # without a traceback, which would hold the records
                 continue
             good.add((mark.key, mark.digest))
         found[place] = mark

@@ -6,7 +6,7 @@ native.py has the same compiled. This one is what that is compared with, and run
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 from flowagg.flow import InvalidFlow, decode_key, encode_key
 from flowagg.view import DamagedView, decode_totals, encode_totals_column, totals_field
@@ -21,6 +21,17 @@ MOST_STORED: Final = 10**38
 
 class ExpiredHour(InvalidFlow):
     """A flow of an hour that the view no longer keeps."""
+
+
+class Refused(NamedTuple):
+    """A record whose key counts nothing. place: among the records. expired: its hour has; else it is no flow key.
+
+    No exception is kept: its traceback would hold the records, and with them what Kafka's client waits for to end.
+    """
+
+    place: int
+    expired: bool
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +66,8 @@ class Totals(Protocol):
     def open(self, *, read_back: bool) -> None:
         """Begin a batch. read_back: what is new in it may be stored already."""
 
-    def fold(
-        self, records: Records, values: Decoded, counted: Sequence[bool] | None
-    ) -> Sequence[tuple[int, InvalidFlow]]:
-        """Add records, where counted (None: all). Returns the places whose keys count nothing, and why."""
+    def fold(self, records: Records, values: Decoded, counted: Sequence[bool] | None) -> Sequence[Refused]:
+        """Add records, where counted (None: all). Returns what is refused."""
 
     def missing_fields(self) -> Sequence[tuple[int, Sequence[bytes]]]:
         """The fields whose stored totals fill() takes, by hour."""
@@ -148,9 +157,7 @@ class PythonTotals:
         self._read_back = read_back
         self._touched, self._missing, self._runs = [], [], []
 
-    def fold(
-        self, records: Records, values: Decoded, counted: Sequence[bool] | None
-    ) -> Sequence[tuple[int, InvalidFlow]]:
+    def fold(self, records: Records, values: Decoded, counted: Sequence[bool] | None) -> Sequence[Refused]:
         """As in Totals. By columns: a turn of a loop in Python costs more than what C does for a record meanwhile."""
         keys, counts, offsets = records.keys, values.counts, records.offsets
         places: Sequence[int] = range(len(keys))
@@ -158,7 +165,7 @@ class PythonTotals:
             keys, counts = list(compress(keys, counted)), list(compress(counts, counted))
             offsets, places = list(compress(offsets, counted)), list(compress(places, counted))
         entries = list(map(self._entries.get, keys))  # type: ignore[arg-type] # None is simply not known
-        refused: list[tuple[int, InvalidFlow]] = []
+        refused: list[Refused] = []
         if not all(entries):
             refused = self._admit_unknown(keys, places, entries)
             if refused:
@@ -227,15 +234,15 @@ class PythonTotals:
 
     def _admit_unknown(
         self, keys: Sequence[bytes | None], places: Sequence[int], entries: list[_Entry | None]
-    ) -> list[tuple[int, InvalidFlow]]:
+    ) -> list[Refused]:
         """Find entries for the keys that have none, in place; the places of those that get none, and why."""
-        refused: list[tuple[int, InvalidFlow]] = []
+        refused: list[Refused] = []
         for number in [number for number, entry in enumerate(entries) if entry is None]:
             key = keys[number]
             try:
                 entry = self._entries.get(key) or self._admit(key)  # type: ignore[arg-type] # as in fold
             except InvalidFlow as error:
-                refused.append((places[number], error))
+                refused.append(Refused(places[number], isinstance(error, ExpiredHour), str(error)))
                 continue
             entries[number] = entry
             if entry.batch == 0:  # new

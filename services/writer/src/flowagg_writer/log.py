@@ -156,9 +156,11 @@ class Log:
         old, outlet, self._fatal = self._producer, self._outlet, None
         self._producer, self._outlet = self._new_producer()
         old.purge()
-        await self._flush(old)
-        if outlet is not None:
-            outlet.close()
+        try:
+            await self._flush(old)
+        finally:
+            if outlet is not None:
+                outlet.close()
 
     async def append(self, batch: Batch | ParcelBatch, timeout_seconds: float) -> Position:
         """Append one record per flow; the position that holds them all.
