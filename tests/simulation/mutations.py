@@ -43,7 +43,7 @@ MUTATIONS = [
                 "return True",
             ),
         ),
-        seed=249,
+        seed=288,
     ),
     Mutation(
         "the fence of the real script",
@@ -74,12 +74,12 @@ MUTATIONS = [
     Mutation(
         "the topic-id check",
         ((CORE, "if topic_id != meta.topic_id:\n            raise", "if False:\n            raise"),),
-        seed=593,
+        seed=721,
     ),
     Mutation(
         "the epoch in assign",
         ((CORE, "fx.Start(partition.position, partition.leader_epoch)", "fx.Start(partition.position, -1)"),),
-        seed=384,
+        seed=518,
     ),
     Mutation(
         "fenced cache fill",
