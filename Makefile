@@ -60,6 +60,19 @@ test: .venv/.synced ## Run the tests, on a real Kafka and a real Redis that they
 	@$(PYTHON) -m flowagg_cluster build helm
 	@$(PYTHON) -m pytest -m 'not cluster and not e2e and not operations and not page' $(WORKERS_ARGS) $(PYTEST_ARGS)
 
+SANITIZED_TESTS := tests/unit/test_native.py tests/unit/test_parcels.py tests/unit/test_partition.py tests/unit/test_retention.py \
+  tests/unit/test_reader_union.py tests/integration/test_intake.py
+
+.PHONY: test-sanitized
+test-sanitized: .venv/.synced ## Run the compiled library's tests under gcc's sanitizers of addresses and undefined behaviour
+	@command -v gcc >/dev/null || { echo "install gcc and its sanitizers (apt-get install gcc)"; exit 1; }
+	@rm -rf build/sanitized && mkdir -p build/sanitized && cp -r libs/native/src/flowagg_native build/sanitized/
+	@gcc -std=gnu17 -g -O1 -fPIC -shared -fvisibility=hidden -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+	  -Wall -Wextra -Werror -o build/sanitized/flowagg_native/libflowagg.so libs/native/c/*.c -lpthread
+	@$(PYTHON) -m flowagg_stack provision
+	@PYTHONPATH=build/sanitized LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 $(PYTHON) -m pytest -p no:cacheprovider $(SANITIZED_TESTS) $(PYTEST_ARGS)
+
 .PHONY: test-operations
 test-operations: .venv/.synced ## Run the tests of backups, views, dead letters, repairs, retention, TLS and tokens, and of the model of Kafka
 	@$(PYTHON) -m flowagg_stack provision
