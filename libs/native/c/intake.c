@@ -135,18 +135,17 @@ static void take_record(chunk *into, message *taken, void **messages) {
     }
 }
 
-/* Up to `most` messages. The first is waited for, then others for linger_ms; with a negative linger_ms all of them for
- * wait_ms. NULL where the client refuses. */
+/* Up to `most` messages. The first is waited for, then others for linger_ms. */
 API chunk *flowagg_intake_take(intake *from, uint64_t most, int wait_ms, int linger_ms) {
     chunk *into = chunk_with_room(most);
     message **found = must(malloc((most ? most : 1) * sizeof *found));
     void **messages = must(malloc((most ? most : 1) * sizeof *messages));
     uint64_t count = 0;
-    ssize_t got = kafka.consume_batch_queue(from->records, wait_ms, found, linger_ms < 0 ? most : (most > 0));
+    ssize_t got = kafka.consume_batch_queue(from->records, wait_ms, found, most > 0);
     if (got > 0) {
         count = (uint64_t)got;
     }
-    if (got > 0 && linger_ms >= 0 && count < most) {
+    if (got > 0 && count < most) {
         got = kafka.consume_batch_queue(from->records, linger_ms, found + count, most - count);
         if (got > 0) {
             count += (uint64_t)got;

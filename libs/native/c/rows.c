@@ -1,8 +1,8 @@
 /* The rows of an hour, sorted and written as JSON, of what Redis holds of it.
  *
- * Rows come in runs, each sorted as it comes; runs are merged two by two, and written some thousands at a time: so
- * none of these takes more than a millisecond or two, and other work gets its turn in between. Numbers are copied as they
- * are spelled. What is not spelled plainly, or stands there twice, is Python's to judge.
+ * Rows come in runs, each sorted as it comes; runs are merged two by two, and written some thousands at a time, so that
+ * other work gets its turn in between: adding and writing take a millisecond or two; the last merge, and the look for
+ * repeats, go through all rows in one call. Numbers are copied as they are spelled. What is not spelled plainly, or stands there twice, is Python's to judge.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -6,7 +6,7 @@ import pytest
 from flowagg_load.generator import Shape, flows
 
 from benchmarks import guard
-from benchmarks.guard import Loop, consumer, reader, within, writer
+from benchmarks.guard import Loop, consumer, parcels, reader, within, writer
 
 
 def busy(milliseconds: float) -> None:
@@ -24,9 +24,10 @@ def test_a_loop_that_takes_more_than_its_band_fails(monkeypatch: pytest.MonkeyPa
 def test_the_loops_do_their_work() -> None:
     source = flows(Shape(keys=500, hours=3), seed=1)
     sample = [next(source) for _ in range(12_000)]
-    for loop in (*consumer(sample), writer(sample), writer(sample, "key")):
+    for loop in (*consumer(sample), parcels(sample), writer(sample), writer(sample, "key")):
         assert loop.bare()
         assert loop.hot()
+    assert parcels(sample).hot() == len(sample)
     for rendered in reader(sample):
         assert rendered.bare()
         bodies = rendered.hot()

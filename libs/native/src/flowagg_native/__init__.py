@@ -1,5 +1,7 @@
-"""The parts that run once for each record, in C: records taken from Kafka's client, read, and folded into totals.
+"""The parts that run once for each record or row, in C.
 
-chunk.py has records as they come, intake.py where they come from, totals.py what becomes of them. Behind each is one C
-file of the same name. Nothing here knows partitions, marks, retention or Redis: that is the consumer's, in Python.
+chunk.py has records as they come, intake.py where they come from, totals.py what becomes of them; outlet.py has bodies
+of POSTs on their way to Kafka, rows.py an hour's rows. Behind each is one C file of the same name. library.py loads it,
+client.py joins it to confluent-kafka's librdkafka. Positions, marks, retention and the connection to Redis are not
+here.
 """

@@ -19,7 +19,7 @@ class Said:
 
 
 class Chunk:
-    """Records at places 0..len-1, of one partition after the other; freed with this object."""
+    """Records at places 0..len-1, in runs of one partition each (of columns, without); freed with this object."""
 
     def __init__(self, handle: int, kept: object = None) -> None:
         self.handle = handle

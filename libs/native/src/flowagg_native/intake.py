@@ -13,9 +13,9 @@ from flowagg_native.library import calls, waits
 
 
 class Intake:
-    """Takes the records of the client that this thread has made last, with PLUGIN; of its events none.
+    """Takes the records of the client that this thread has made last, and what is said of their partitions.
 
-    To be closed before the client is.
+    The client is made with_plugin(); the group's events are its own. To be closed before the client is.
     """
 
     def __init__(self) -> None:
@@ -30,12 +30,12 @@ class Intake:
         if calls.intake_lead(self._open(), topic.encode(), partition) != 0:
             raise ClientRefuses(f"partition {partition} has no queue")
 
-    def take(self, most: int, wait_seconds: float, linger_seconds: float | None) -> Chunk:
-        """Wait for a record, and once there is one for others up to linger_seconds; without it for as many as come.
+    def take(self, most: int, wait_seconds: float, linger_seconds: float) -> Chunk:
+        """Wait for a record, and once there is one for others up to linger_seconds.
 
         An event of the client ends the wait: who takes records looks at its events in between.
         """
-        linger_ms = -1 if linger_seconds is None else math.ceil(linger_seconds * 1000)
+        linger_ms = math.ceil(linger_seconds * 1000)
         chunk = Chunk(waits.intake_take(self._open(), most, math.ceil(wait_seconds * 1000), linger_ms))
         self._taken.add(chunk)
         return chunk

@@ -31,7 +31,7 @@ _LEAST_WRITES: Final = 500
 class Config:
     """idle_seconds: longest wait for records. linger_seconds: for more once there are some.
     batch_records, batch_writes, batch_seconds: of one partition in one call: most records, most of what is written,
-    longest time from the first record on, for which more are gathered while as many wait as have been gathered.
+    longest time from the first record on, for which more are gathered while more wait than have been gathered.
     max_in_flight: calls sent and not answered.
     reread_seconds, commit_seconds: between two of each. retry_seconds: before the first retry of a
     partition that could not be loaded; doubled with each failure of Kafka's up to 16-fold. cache_bytes: estimate

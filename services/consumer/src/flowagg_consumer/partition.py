@@ -232,7 +232,7 @@ class Partition:
         return self._retention.expire(examined.tick, self.floor, hours, next_hour)
 
     def fold(self, examined: Examined, expiry: Expiry | None = None) -> Batch:
-        """Step 3: fold records into entries and the open batch. Records that count nothing become dead letters.
+        """Step 3: fold records into totals and the open batch. Records that count nothing become dead letters.
 
         A tick's expiry is the first thing of a batch: what was folded before it must have been sent.
         """

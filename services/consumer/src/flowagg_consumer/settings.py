@@ -23,7 +23,7 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
         ge=0,
         le=10_000,
         description="Longest time for which records are gathered, in milliseconds, so that each total is written once: "
-        "while more of them wait than have been gathered.",
+        "while more of them wait than have been gathered. With FLOWAGG_FLOWS_PER_SECOND nothing is gathered.",
     )
     batch_linger_ms: int = Field(
         5,

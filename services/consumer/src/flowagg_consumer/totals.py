@@ -1,6 +1,6 @@
 """Totals of one partition's flow keys in memory, and what an open batch has changed of them: in Python's objects.
 
-native.py has the same compiled. This one is what that is compared with, and runs where nothing can be compiled for.
+native.py has the same compiled. This one is what that is compared with, and what FLOWAGG_NATIVE=false runs.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

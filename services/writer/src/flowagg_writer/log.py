@@ -73,8 +73,9 @@ class Appending(msgspec.Struct, frozen=True):
 class Log:
     """The topic that flows are appended to. All methods belong to one event loop's thread.
 
-    Delivery reports are served by the loop itself, every millisecond while records are in flight:
-    no thread, no lock, and the reports of many requests are taken in one go.
+    Delivery reports of records that Python has handed over are served by the loop itself, every millisecond while
+    records are in flight, those of many requests in one go. Those of parcels are counted by the compiled library in
+    librdkafka's threads; the loop takes the parcels that are complete.
     """
 
     def __init__(self, settings: WriterSettings) -> None:
@@ -247,16 +248,15 @@ class Log:
             wake()
 
         count = batch.count  # they are gone once they are handed over
-        acknowledgements = Acknowledgements(count, complete)
         if not count:
             wake()
-            return Appending(topic.topic_id, count, acknowledgements.told), iter(())
+            return Appending(topic.topic_id, count, Acknowledgements(0, complete).told), iter(())
         self._in_flight_bytes += size_bytes
         self._wake.set()
         if isinstance(batch, ParcelBatch):
             assert self._outlet is not None  # noqa: S101 - else no batch is one
-            steps = batch.hand_over(self._outlet, self._tray, complete)
-            return Appending(topic.topic_id, count, batch.told), steps
+            return Appending(topic.topic_id, count, batch.told), batch.hand_over(self._outlet, self._tray, complete)
+        acknowledgements = Acknowledgements(count, complete)
         produce = self._producer.produce
         steps = batch.hand_over(produce, self._topic_name, acknowledgements, self._known, self._partition_of)
         return Appending(topic.topic_id, count, acknowledgements.told), steps
