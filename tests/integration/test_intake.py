@@ -101,3 +101,23 @@ def test_more_that_wait_are_counted(place: Place, log: Log) -> None:
     found = fetch_until(log, lambda fetched: 0 in fetched.ends)[-1]
     assert found.waiting == {}
     log.close()
+
+
+def test_what_belongs_to_an_open_transaction_does_not_wait_for_us(place: Place, log: Log) -> None:
+    produce(place, 5)
+    address = place.environment["FLOWAGG_KAFKA_BOOTSTRAP_SERVERS"]
+    producer = Producer({"bootstrap.servers": address, "transactional.id": f"open-{place.topic}"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for number in range(50):
+        producer.produce(place.topic, encode_value(number, 1), KEY, 0)
+    assert producer.flush(20) == 0
+    fetch_until(log, lambda fetched: 0 in fetched.assigned)
+    log.restart(0, fx.Start(0, -1))
+    found = fetch_until(log, lambda fetched: 0 in fetched.ends)[-1]
+    assert (found.ends, found.waiting) == ({0: 5}, {})
+    assert log.fetch(0.1, 0.005).waiting == {}
+    producer.commit_transaction(30)
+    found = fetch_until(log, lambda fetched: 0 in fetched.ends)[-1]
+    assert (found.ends, found.waiting) == ({0: 56}, {})
+    log.close()
