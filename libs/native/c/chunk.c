@@ -5,8 +5,7 @@
 #include <string.h>
 
 #include "intake.h"
-
-#define MAX_INTEGER ((UINT64_C(1) << 53) - 1)
+#include "text.h"
 
 void *must(void *memory) {
     if (memory == NULL) {
@@ -89,20 +88,6 @@ API int flowagg_chunk_timestamps(const chunk *from, uint64_t start, uint64_t sto
             from->timestamps != NULL ? from->timestamps[place] : intake_timestamp(from->messages[place]);
     }
     return 0;
-}
-
-/* Past digits of a number that is spelled as the writers spell it and at most MAX_INTEGER; NULL where it is not. */
-static const uint8_t *natural(const uint8_t *at, const uint8_t *end, uint64_t *number) {
-    const uint8_t *first = at;
-    uint64_t found = 0;
-    while (at < end && *at >= '0' && *at <= '9' && at - first < 17) {
-        found = found * 10 + (uint64_t)(*at++ - '0');
-    }
-    if (at == first || (*first == '0' && at - first > 1) || found > MAX_INTEGER) {
-        return NULL;
-    }
-    *number = found;
-    return at;
 }
 
 static const uint8_t *literal(const uint8_t *at, const uint8_t *end, const char *text, size_t size) {

@@ -11,9 +11,8 @@
 
 #include "chunk.h"
 #include "kafka.h"
+#include "text.h"
 
-#define MAX_INTEGER ((UINT64_C(1) << 53) - 1)
-#define MAX_NAME 256
 #define MARGIN 96u /* of a record beside its names: three numbers, the rest of its JSON */
 #define SHORTEST_FLOW 64u /* bytes: no flow has so few, the shortest has 78 */
 #define AT_ONCE 512
@@ -89,10 +88,7 @@ static bool take_string(text *in, const uint8_t **found, uint32_t *size) {
     if (!take(in, '"')) {
         return false;
     }
-    const uint8_t *at = in->at;
-    while (at < in->end && *at >= 0x20 && *at <= 0x7e && *at != '"' && *at != '\\') {
-        at++;
-    }
+    const uint8_t *at = plain_characters(in->at, in->end);
     if (at == in->end || *at != '"') {
         return false;
     }
@@ -104,15 +100,11 @@ static bool take_string(text *in, const uint8_t **found, uint32_t *size) {
 
 static bool take_natural(text *in, uint64_t *found) {
     skip_blanks(in);
-    const uint8_t *first = in->at;
-    uint64_t number = 0;
-    while (in->at < in->end && *in->at >= '0' && *in->at <= '9' && in->at - first < 17) {
-        number = number * 10 + (uint64_t)(*in->at++ - '0');
-    }
-    if (in->at == first || (*first == '0' && in->at - first > 1) || number > MAX_INTEGER) {
+    const uint8_t *at = natural(in->at, in->end, found);
+    if (at == NULL) {
         return false;
     }
-    *found = number;
+    in->at = at;
     return true; /* a fraction, an exponent or another digit is no end of a member: refused there */
 }
 
@@ -164,13 +156,6 @@ static bool take_flow(text *in, flow *found) {
     }
     return take(in, '}');
 }
-
-static uint8_t *put(uint8_t *at, const void *bytes, uint64_t size) {
-    memcpy(at, bytes, size);
-    return at + size;
-}
-
-#define PUT(at, literal) put((at), (literal), sizeof(literal) - 1)
 
 static uint8_t *put_number(uint8_t *at, uint64_t number) {
     uint8_t digits[20], *end = digits + sizeof digits, *first = end;

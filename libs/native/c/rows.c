@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "chunk.h"
+#include "text.h"
 
 #define APART '\1' /* between names: below whatever they hold, so that rows sort as their names do, one after the other */
 
@@ -208,12 +209,6 @@ API int flowagg_rows_repeat(const rows *of) {
     return 0;
 }
 
-static uint8_t *put(uint8_t *at, const void *bytes, uint64_t size) {
-    memcpy(at, bytes, size);
-    return at + size;
-}
-
-#define PUT(at, literal) put((at), (literal), sizeof(literal) - 1)
 #define MARGIN 128u /* of a row beside its names and numbers; the hour apart */
 
 /* The next rows as JSON, up to `most`, in memory that is theirs until the next call: `[{...},...`, later `,{...}`, and a

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "chunk.h"
+#include "text.h"
 
 typedef unsigned __int128 u128; /* sums of 2^63 records of 2^53 bytes do not overflow it */
 
@@ -334,10 +335,8 @@ static bool plain_key(const uint8_t *at, uint64_t size, uint64_t *hour_number) {
             return false;
         }
         const uint8_t *first = at += 2;
-        while (at < end && *at >= 0x20 && *at <= 0x7e && *at != '"' && *at != '\\') {
-            at++;
-        }
-        if (at == end || *at != '"' || at == first || at - first > 256) {
+        at = plain_characters(at, end);
+        if (at == end || *at != '"' || at == first || at - first > MAX_NAME) {
             return false;
         }
         at++;
@@ -345,16 +344,8 @@ static bool plain_key(const uint8_t *at, uint64_t size, uint64_t *hour_number) {
     if (end - at < 3 || *at++ != ',') {
         return false;
     }
-    const uint8_t *first = at;
-    uint64_t found = 0;
-    while (at < end && *at >= '0' && *at <= '9' && at - first < 17) {
-        found = found * 10 + (uint64_t)(*at++ - '0');
-    }
-    if (at == first || (*first == '0' && at - first > 1) || found >= UINT64_C(1) << 53) {
-        return false;
-    }
-    *hour_number = found;
-    return end - at == 1 && *at == ']';
+    at = natural(at, end, hour_number);
+    return at != NULL && end - at == 1 && *at == ']';
 }
 
 static uint32_t behind_alias(const totals *t, uint32_t number) {
@@ -478,11 +469,6 @@ static uint8_t *digits(u128 number, uint8_t *end) {
         left /= 10;
     } while (left != 0);
     return end;
-}
-
-static uint8_t *put(uint8_t *at, const void *bytes, uint64_t size) {
-    memcpy(at, bytes, size);
-    return at + size;
 }
 
 /* `$3\r\n`, before three bytes. */
