@@ -95,11 +95,12 @@ class ExchangeTransport(httpx.AsyncBaseTransport):
         assert endpoint is not None
         method, target = request.method.encode(), request.url.raw_path
         headers = [(name.lower(), value) for name, value in request.headers.raw]
-        if not endpoint.takes(method, target, headers):
+        head = endpoint.read_head(method, target, headers)
+        if head is None:
             return await httpx.ASGITransport(self._app).handle_async_request(request)
         self.taken += 1
         connection = Connection()
-        exchange = Exchange(connection, target, headers, body, b"the-id", keep_alive=True)
+        exchange = Exchange(connection, target, headers, body, b"the-id", head, keep_alive=True)
         endpoint.begin(exchange)
         try:
             await connection.complete.wait()

@@ -3,14 +3,20 @@
 import json
 import logging
 import resource
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 import pytest
 from confluent_kafka import KafkaError, Producer
 from flowagg.flow import Flow, InvalidFlow, decode_flows, encode_key, encode_value
+from flowagg.position import Position
 from flowagg_native.client import ClientRefuses, with_plugin
 from flowagg_native.outlet import Outlet, Parcel, Tray, error_text
+from flowagg_writer.accepted import accepted_body
+from flowagg_writer.murmur2 import partition_of
 from flowagg_writer.parcels import plan_parcel
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,7 +151,7 @@ def test_a_body_of_braces_takes_no_more_memory_than_flows_would() -> None:
 def test_what_is_not_handed_over_is_told_as_the_error_that_ended_it() -> None:
     parcel, tray, done = Parcel.of(json.dumps([PLAIN] * 3).encode()), Tray(), []
     assert parcel is not None
-    sending = tray.send(parcel, lambda: done.append(True))
+    sending = tray.send(parcel, 6, lambda: done.append(True))
     tray.serve()
     assert (parcel.told().all, done, len(tray)) == (False, [], 1)
     sending.close(-152)
@@ -165,7 +171,7 @@ def test_what_the_client_refuses_and_what_it_gives_up_is_told() -> None:
     producer.produce("flows", b"value", b"key", on_delivery=lambda error, _: reports.append(error and error.code()))
     batch = plan_parcel(json.dumps([PLAIN] * 9).encode())
     assert batch is not None
-    for _ in batch.hand_over(outlet, tray, lambda: done.append(True)):
+    for _ in batch.hand_over(outlet, tray, 0, lambda: done.append(True)):
         pass
     producer.poll(0)
     tray.serve()
@@ -182,7 +188,7 @@ def test_what_the_client_refuses_and_what_it_gives_up_is_told() -> None:
     none = plan_parcel(json.dumps([PLAIN]).encode())
     assert none is not None
     outlet.close()
-    assert list(none.hand_over(outlet, tray, lambda: done.append(False))) == []
+    assert list(none.hand_over(outlet, tray, 6, lambda: done.append(False))) == []
     tray.serve()
     told = none.told()
     assert (told.handed, told.complete, done) == (0, True, [True, False])
@@ -192,3 +198,81 @@ def test_what_the_client_refuses_and_what_it_gives_up_is_told() -> None:
 def test_an_outlet_is_of_a_producer_with_the_plugin() -> None:
     with pytest.raises(ClientRefuses):
         Outlet("flows")
+
+
+@pytest.fixture
+def mocked() -> Iterator[tuple[Producer, Outlet]]:
+    """librdkafka's own mock of a cluster, in which a topic has four partitions, and a producer to it."""
+    properties = {"test.mock.num.brokers": 1, "bootstrap.servers": "", "partitioner": "murmur2_random", "linger.ms": 1}
+    producer = Producer(with_plugin(properties | {"logger": SILENT}))
+    outlet = Outlet("flows")
+    yield producer, outlet
+    outlet.close()
+    producer.flush(5)
+
+
+def serve_until(tray: Tray, done: Sequence[object], count: int, producer: Producer) -> None:
+    deadline = time.monotonic() + 20
+    while len(done) < count:
+        assert time.monotonic() < deadline
+        producer.poll(0.01)
+        tray.serve()
+
+
+@pytest.mark.parametrize("known", [0, 1, 3, 4, 5, 64])
+def test_each_record_goes_where_its_key_belongs_however_many_partitions_are_known(
+    mocked: tuple[Producer, Outlet], known: int
+) -> None:
+    """Of more than there are, and of none, the client knows better: as a topic that has got more since."""
+    producer, outlet = mocked
+    tray, done = Tray(), []
+    made = [Flow(f"s{n}", "d", "v", n, 1, n) for n in range(700)]
+    batch, first = plan_parcel(msgspec.json.encode(made)), plan_parcel(msgspec.json.encode(made[:1]))
+    assert batch is not None
+    assert first is not None
+    first.send(outlet, tray, 0, lambda: done.append(0))  # whereupon the client knows the topic
+    serve_until(tray, done, 1, producer)
+    ends = first.told().next_offsets
+    batch.send(outlet, tray, known, lambda: done.append(1))
+    serve_until(tray, done, 2, producer)
+    told = batch.told()
+    assert (told.handed, told.complete, told.error) == (700, True, None)
+    expected = Counter(dict.fromkeys(range(4), 0) | ends)
+    for key, _ in of_python(made):
+        wanted = partition_of(key, known or 4)
+        expected[wanted if wanted < 4 else partition_of(key, 4)] += 1
+    assert told.next_offsets == {part: end for part, end in expected.items() if end > ends.get(part, 0)}
+    whole = accepted_body(700, Position("topic_id-", told.next_offsets))
+    assert batch.answer(tray, "topic_id-") == (whole if 1 <= known <= 5 else None)  # else Python's to spell
+
+
+def test_what_the_client_does_not_know_yet_is_sent_once_it_does(mocked: tuple[Producer, Outlet]) -> None:
+    producer, outlet = mocked
+    tray, done = Tray(), []
+    batch = plan_parcel(msgspec.json.encode([Flow(f"s{n}", "d", "v", n, 1, n) for n in range(50)]))
+    assert batch is not None
+    batch.send(outlet, tray, 4, lambda: done.append(True))
+    assert batch.answer(tray, "t") is None  # not yet
+    serve_until(tray, done, 1, producer)
+    assert sum(batch.told().next_offsets.values()) == 50
+    assert batch.told().error is None
+
+
+def test_a_parcel_of_which_not_all_is_there_has_no_answer(mocked: tuple[Producer, Outlet]) -> None:
+    producer, outlet = mocked
+    tray, done = Tray(), []
+    batches = [plan_parcel(json.dumps([PLAIN] * 3).encode()) for _ in range(2)]
+    for batch in batches:
+        assert batch is not None
+        batch.send(outlet, tray, 4, lambda: done.append(True))
+        serve_until(tray, done, len(done) + 1, producer)
+        outlet.close()
+    sent, refused = batches
+    assert sent is not None
+    assert refused is not None
+    assert refused.answer(tray, "t") is None
+    assert (refused.told().handed, refused.told().complete) == (0, True)
+    assert refused.told().error is not None
+    assert sent.answer(tray, "t") is not None
+    assert sent.answer(tray, 'a "topic"') is None  # Python knows how to spell that
+    assert sent.answer(tray, "t" * 5_000) is None

@@ -16,7 +16,7 @@ from flowagg_reader.app import create_app
 from flowagg_reader.bodies import PartitionTotals
 from flowagg_reader.cache import Entry
 from flowagg_reader.core import Answer, Found
-from flowagg_reader.endpoint import AccessOf, Flows
+from flowagg_reader.endpoint import AccessOf, Flows, asked_by
 from flowagg_reader.freshness import Freshness
 from flowagg_reader.hour import Hour, Seen
 from flowagg_reader.log import Log
@@ -351,7 +351,7 @@ def test_views_are_remembered_within_a_bound_and_unknown_names_not_at_all() -> N
 def test_a_body_of_an_earlier_turn_is_not_sent_with_an_answer_that_has_none() -> None:
     """The hour had rows, the answer waited for more records, and then the hour had expired."""
     flows = Flows(ReaderSettings(), cast(Store, FakeStore()), cast(Log, FakeLog()), lambda _: EVERYTHING)
-    get = flows.enter(b"hour=1", [])
+    get = flows.enter(asked_by(b"hour=1", []))
     entry = Entry("tag", Body((b"[{}]",), 4, 1)).hold()
     flows.take(get, entry)
     found = Found({}, Hour("other", 0, expired=True, incomplete=False), Freshness(fresh=True, lag_records=0), {})

@@ -44,7 +44,8 @@ typedef int on_acknowledgement_function(client *, message *, void *);
     X(const char *, message_errstr, (const message *))                                            \
     X(topic *, topic_new, (client *, const char *, void *))                                       \
     X(void, topic_destroy, (topic *))                                                             \
-    X(int, produce_batch, (topic *, int32_t, int, message *, int))
+    X(int, produce_batch, (topic *, int32_t, int, message *, int))                                \
+    X(int32_t, msg_partitioner_murmur2, (const topic *, const void *, size_t, int32_t, void *, void *))
 
 typedef struct {
 #define MEMBER(type, name, parameters) type(*name) parameters;

@@ -32,8 +32,12 @@ Headers = Sequence[tuple[bytes, bytes]]
 class Endpoint(Protocol):
     """Answers exchanges. Both methods are called in the event loop's thread."""
 
-    def takes(self, method: bytes, target: bytes, headers: Headers) -> bool:
-        """Whether it answers such a request by an exchange. target: path and query as sent."""
+    def read_head(self, method: bytes, target: bytes, headers: Headers) -> object | None:
+        """What it wants to know of such a head, for Exchange.head; None where it takes no such request.
+
+        target: path and query as sent. It depends on these three alone: what was read once is given to later requests
+        with the same head, too.
+        """
 
     def begin(self, exchange: "Exchange") -> None:
         """Answer it now or later; raises nothing."""
@@ -70,7 +74,7 @@ _NOBODY_WAITS: Final = _NobodyWaits()
 class Exchange:
     """One request, whole, and its answer. To a connection it is what uvicorn's RequestResponseCycle is.
 
-    keep_alive: the connection stays open after the answer. on_cancel: what the end of the server's patience calls, to
+    head: what the endpoint has read of the head. keep_alive: the connection stays open after the answer. on_cancel: what the end of the server's patience calls, to
     have it answered now. disconnected: the client has gone, so an answer goes nowhere.
     """
 
@@ -79,6 +83,7 @@ class Exchange:
         "_request_id",
         "body",
         "disconnected",
+        "head",
         "headers",
         "keep_alive",
         "message_event",
@@ -96,6 +101,7 @@ class Exchange:
         headers: Headers,
         body: bytes,
         request_id: bytes,
+        head: object,
         *,
         keep_alive: bool,
     ) -> None:
@@ -103,6 +109,7 @@ class Exchange:
         self._request_id = request_id
         self.target = target
         self.headers = headers
+        self.head = head
         self.body = body
         self.keep_alive = keep_alive
         self.on_cancel: Callable[[], object] | None = None

@@ -25,7 +25,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.utils import is_ssl
 from uvicorn.server import ServerState
 
-from flowagg.exchange import EXCHANGE_BODY_BYTES, Endpoint, Exchange
+from flowagg.exchange import EXCHANGE_BODY_BYTES, Endpoint, Exchange, Headers
+from flowagg.known_heads import KnownHeads, end_of_head
 from flowagg.problem import Problem, fault
 
 _log = logging.getLogger(__name__)
@@ -77,13 +78,13 @@ class _Refused(Exception):
     """Stops the parser; what is to be answered stands in the protocol."""
 
 
-_id_prefix = os.urandom(6).hex()
+_id_prefix = os.urandom(6).hex().encode("ascii")
 _id_numbers = itertools.count(1)
 
 
-def new_request_id() -> str:
+def new_request_id() -> bytes:
     """An id that no other request has: drawn once a process, then counted."""
-    return f"{_id_prefix}-{next(_id_numbers):x}"
+    return b"%b-%x" % (_id_prefix, next(_id_numbers))
 
 
 class _DefaultHead:
@@ -108,6 +109,7 @@ class Guard(HttpToolsProtocol):
     phase: Phase
     endpoint: Endpoint | None = None
     head: _DefaultHead
+    known_heads: KnownHeads
 
     def __init__(
         self,
@@ -135,6 +137,8 @@ class Guard(HttpToolsProtocol):
         self._chunked = False  # the request's body
         self._gathering = False  # a request for the endpoint, of which the rest may be in the data in hand
         self._gathered = b""  # its body
+        self._said: object | None = None  # what the endpoint has read of its head
+        self._idle_since: float | None = None  # when the last answer was out, while nothing of a next request has come
         self._whole: Exchange | None = None  # for the endpoint, once the parser has returned
         self._closing_transport: _ClosingTransport | None = None
         self._buffered = (0, 0.0)  # bytes of answers that the client has not taken, since when
@@ -159,15 +163,40 @@ class Guard(HttpToolsProtocol):
             if self._lingered > _LINGER_BYTES:
                 self.transport.pause_reading()
             return
+        if self._silent and self._begin_known(data):
+            return
         self._unset_keepalive_if_required()
         if self._unparsed:
             self._unparsed += data
         else:
             self._parse(data)
 
+    def _begin_known(self, data: bytes) -> bool:
+        """Begin the request that data are, where its head is one that the parser has read before; whether they are."""
+        size = end_of_head(data)
+        known = self.known_heads.get(data[:size])
+        if known is None or len(data) - size != known.body_bytes or self._past_limit or self._unparsed:
+            return False
+        if not self._is_free() or self.endpoint is None:
+            return False
+        self._idle_since = None
+        self._since = self.loop.time()
+        self._running = self.cycle = exchange = Exchange(  # type: ignore[assignment]
+            self,
+            known.target,
+            known.headers,
+            data[size:],
+            known.request_id or new_request_id(),
+            known.said,
+            keep_alive=self._stays(),
+        )
+        self.endpoint.begin(exchange)
+        return True
+
     def _parse(self, data: bytes) -> None:
         """Parse as long as no request waits for the answer to another: a pipeline costs memory per request."""
         start = 0
+        first = self._silent  # data begin where a request does
         while start < len(data):
             if self._lingering or self.transport.is_closing():
                 return
@@ -181,6 +210,8 @@ class Guard(HttpToolsProtocol):
             start = end
             if self._whole is not None and self.endpoint is not None:
                 exchange, self._whole = self._whole, None
+                if first and self._silent and start >= len(data):
+                    self.known_heads.keep(data, exchange, _sane_id(exchange.headers))
                 self.endpoint.begin(exchange)
         if self._gathering:
             # The rest may take long to come: ASGI's way has the bounds for that.
@@ -256,16 +287,24 @@ class Guard(HttpToolsProtocol):
             self._begin()
 
     def _is_for_endpoint(self) -> bool:
+        if (
+            self.endpoint is None
+            or self._expected > EXCHANGE_BODY_BYTES
+            or self._chunked
+            or self.expect_100_continue
+            or not self._is_free()
+        ):
+            return False
+        self._said = self.endpoint.read_head(self.parser.get_method(), self.url, self.headers)
+        return self._said is not None
+
+    def _is_free(self) -> bool:
+        """Whether a request could be answered at once."""
         cycle = self.cycle
         return (
-            self.endpoint is not None
-            and self._expected <= EXCHANGE_BODY_BYTES
-            and not self._chunked
-            and not self.expect_100_continue
-            and (cycle is None or cycle.response_complete)
+            (cycle is None or cycle.response_complete)
             and not self.flow.write_paused  # ASGI's way waits for a client that does not take its answers
             and not self.transport.is_closing()
-            and self.endpoint.takes(self.parser.get_method(), self.url, self.headers)
         )
 
     def _begin(self) -> None:
@@ -281,10 +320,7 @@ class Guard(HttpToolsProtocol):
             cycle.keep_alive = False
 
     def _request_id(self) -> bytes:
-        for name, value in self.headers:
-            if name == b"x-request-id" and _SANE_ID.fullmatch(value):
-                return value
-        return new_request_id().encode("ascii")
+        return _sane_id(self.headers) or new_request_id()
 
     def _stays(self) -> bool:
         """Whether connections stay open after an answer."""
@@ -310,23 +346,30 @@ class Guard(HttpToolsProtocol):
             self._gathering = False
             parser = self.parser
             keep_alive = self._stays() and parser.get_http_version() != "1.0" and parser.should_keep_alive()
-            exchange = Exchange(self, self.url, self.headers, self._gathered, self._request_id(), keep_alive=keep_alive)
             # Not begun here: an answer may have the parser go on, which is in the middle of this call.
-            self._whole = self._running = self.cycle = exchange  # type: ignore[assignment]
+            self._whole = self._running = self.cycle = Exchange(  # type: ignore[assignment]
+                self, self.url, self.headers, self._gathered, self._request_id(), self._said, keep_alive=keep_alive
+            )
             return
         super().on_message_complete()
         # An answer that came before the end of its body found no reason yet to wait for a next request.
-        answered = self.cycle.response_complete and not self.transport.is_closing()
-        if answered and self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+        if self.cycle.response_complete and self._idle_since is None:
+            self._idle_since = self.loop.time()
+
+    @override
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None  # uvicorn has a timer for each answer: check() looks at all connections anyway
 
     @override
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if not self._silent:
-            self._unset_keepalive_if_required()  # the next request has begun: check() has its time
+        # As uvicorn's, but for its timer.
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+            elif self._silent:  # else the next request has begun: check() has its time
+                self._idle_since = self.loop.time()
         if self._unparsed and not self.pipeline:
             data, self._unparsed = self._unparsed, b""
             self._parse(data)
@@ -356,13 +399,17 @@ class Guard(HttpToolsProtocol):
                 self.transport.abort()
             return
         self._buffered = (0, now)
+        if self._idle_since is not None:
+            if now - self._idle_since > self.timeout_keep_alive:
+                self.transport.close()
+            return
         if self._lingering or now - self._since <= self.limits.head_seconds:
             return
         cycle = self.cycle
         if not self._in_head:
             if cycle.response_complete:
                 self.transport.abort()  # answered long ago, and the body still dribbles
-        elif self.timeout_keep_alive_task is None and (cycle is None or cycle.response_complete):
+        elif cycle is None or cycle.response_complete:
             if self._silent:
                 self.transport.close()
             else:
@@ -496,7 +543,16 @@ class _ClosingTransport:
 
 def guard(limits: Limits, phase: Phase, endpoint: Endpoint | None = None) -> type[Guard]:
     """The protocol class of one server. endpoint: what answers small whole requests without ASGI."""
-    return type("Guard", (Guard,), {"limits": limits, "phase": phase, "endpoint": endpoint, "head": _DefaultHead()})
+    shared = {"limits": limits, "phase": phase, "endpoint": endpoint, "head": _DefaultHead(), "known_heads": KnownHeads()}
+    return type("Guard", (Guard,), shared)
+
+
+def _sane_id(headers: Headers) -> bytes | None:
+    """The X-Request-Id of a request; None where it has none that may be repeated."""
+    for name, value in headers:
+        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+            return value
+    return None
 
 
 def _document(problem: Problem) -> bytes:
@@ -504,7 +560,7 @@ def _document(problem: Problem) -> bytes:
     fields: Mapping[str, str] = {
         **response.headers,
         "connection": "close",
-        "x-request-id": new_request_id(),
+        "x-request-id": new_request_id().decode("ascii"),
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     line = f"HTTP/1.1 {problem.status} {problem.phrase}\r\n"

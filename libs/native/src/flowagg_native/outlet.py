@@ -8,6 +8,7 @@ from flowagg_native.client import ClientRefuses
 from flowagg_native.library import ParcelView, calls
 
 _PARTITIONS = 64  # whose offsets are taken in one call; more of them take two
+_ANSWER_BYTES = 4096
 
 
 class Told(NamedTuple):
@@ -25,27 +26,28 @@ class Told(NamedTuple):
 
 
 class Parcel:
-    """The records of one body."""
+    """The records of one body, so many (len)."""
 
-    __slots__ = ("_in_client", "handle")
+    __slots__ = ("_count", "_in_client", "handle")
 
-    def __init__(self, handle: int) -> None:
+    def __init__(self, handle: int, count: int) -> None:
         self.handle = handle
+        self._count = count
         self._in_client = False  # which reads the records where they are
 
     @classmethod
     def of(cls, body: bytes) -> "Parcel | None":
         """The records of a JSON array of flows that is spelled plainly; None for any other body."""
-        handle = calls.parcel_of(body, len(body))
-        return None if handle is None else cls(handle)
+        count = ctypes.c_uint64()
+        handle = calls.parcel_of(body, len(body), ctypes.byref(count))
+        return None if handle is None else cls(handle, count.value)
 
     def __del__(self) -> None:
         if not self._in_client:
             calls.parcel_free(self.handle)
 
     def __len__(self) -> int:
-        count: int = calls.parcel_count(self.handle)
-        return count
+        return self._count
 
     def record(self, number: int) -> tuple[bytes, bytes]:
         """Key and value of one record."""
@@ -77,16 +79,34 @@ class Tray:
     def __init__(self) -> None:
         self._handle = calls.tray_new()
         self._on_way: dict[int, tuple[Parcel, Callable[[], object]]] = {}
+        self._answer = ctypes.create_string_buffer(_ANSWER_BYTES)
 
     def __len__(self) -> int:
         return len(self._on_way)
 
-    def send(self, parcel: Parcel, complete: Callable[[], object]) -> "Sending":
-        """Begin to hand a parcel over. complete: called by serve() once all is told."""
-        calls.parcel_address(parcel.handle, self._handle)
+    def send(self, parcel: Parcel, partitions: int, complete: Callable[[], object]) -> "Sending":
+        """Begin to hand a parcel over. complete: called by serve() once all is told.
+
+        partitions: of the topic, as far as is known; the client has the last word.
+        """
+        calls.parcel_address(parcel.handle, self._handle, partitions)
         parcel._in_client = True
         self._on_way[parcel.handle] = parcel, complete
         return Sending(parcel)
+
+    def send_whole(
+        self, parcel: Parcel, outlet: "Outlet", partitions: int, error: int, complete: Callable[[], object]
+    ) -> None:
+        """As send, all of it in one call. error: the code that says why, should the outlet be closed."""
+        handle = parcel.handle
+        parcel._in_client = True
+        self._on_way[handle] = parcel, complete
+        calls.parcel_send(handle, self._handle, outlet.handle_or_none, partitions, error)
+
+    def answer(self, parcel: Parcel, topic_id: bytes) -> bytes | None:
+        """The body of the answer to its POST, once the log has all of it; None where Python is to say what became of it."""
+        size = calls.parcel_answer(parcel.handle, topic_id, len(topic_id), self._answer, _ANSWER_BYTES)
+        return self._answer[:size] if size else None
 
     def serve(self) -> None:
         """Call complete() of the parcels of which all is told."""
@@ -119,22 +139,22 @@ class Outlet:
 
     def __init__(self, topic: str) -> None:
         """Raises ClientRefuses."""
-        self._handle: int | None = calls.outlet_open(topic.encode())
-        if self._handle is None:
+        self.handle_or_none: int | None = calls.outlet_open(topic.encode())
+        if self.handle_or_none is None:
             raise ClientRefuses("librdkafka did not load the plugin")
 
     @property
     def handle(self) -> int:
         """The library's. Raises ClientRefuses."""
-        if self._handle is None:
+        if self.handle_or_none is None:
             raise ClientRefuses("it is closed")
-        return self._handle
+        return self.handle_or_none
 
     def close(self) -> None:
         """Take no more."""
-        if self._handle is not None:
-            calls.outlet_close(self._handle)
-            self._handle = None
+        if self.handle_or_none is not None:
+            calls.outlet_close(self.handle_or_none)
+            self.handle_or_none = None
 
 
 def error_text(code: int) -> str:

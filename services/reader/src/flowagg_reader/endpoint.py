@@ -9,7 +9,9 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+import msgspec
 import redis
+from flowagg.deadlines import Deadlines
 from flowagg.exchange import Headers
 from flowagg.kafka import KafkaUnavailable
 from flowagg.position import Position
@@ -66,6 +68,14 @@ AccessOf = Callable[[Sequence[str]], Access]
 """What the client of a request may see, by its Authorization headers. Raises Problem where that is nothing."""
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """What the head of a GET says. held: the answers that the client has."""
+
+    raw_query: bytes
+    authorizations: Sequence[str]
+    held: Held
+
+
 @dataclass(slots=True)
 class Get:
     """A GET in hand. steps: of its answer. entry: a body that is held for it."""
@@ -92,6 +102,7 @@ class Flows:
         self.ends = Ends(log.end, time.monotonic)
         self.views = Views(settings.view, store, settings.max_views)
         self.waiting = 0
+        self.deadlines = Deadlines(settings.get_timeout_seconds)
         self.turns = Turns(settings.max_large_reads, settings.large_read_rows)
         counts = Counts(metrics.BODIES, metrics.CACHE_BYTES, metrics.RENDER_SECONDS)
         self._bodies = Bodies(
@@ -121,15 +132,14 @@ class Flows:
         self._answers[status].inc()
         metrics.GET_SECONDS.observe(time.perf_counter() - began)
 
-    def enter(self, raw_query: bytes, headers: Headers, *, head: bool = False) -> Get:
+    def enter(self, asked: Asked, *, head: bool = False) -> Get:
         """Begin the answer of a GET. Raises Problem."""
-        access = self.access_of([value.decode("latin-1") for name, value in headers if name == b"authorization"])
-        query = query_of(raw_query)
+        access = self.access_of(asked.authorizations)
+        query = query_of(asked.raw_query)
         assert isinstance(query, Query)  # noqa: S101 - is_plain has said so
         self.check_waiting()
-        held = Held([value.decode("latin-1") for name, value in headers if name == b"if-none-match"])
         view = self.views.get(query.view)
-        wanted = Wanted(query, access.scope, held, head=head, view=view.name, named=not view.own)
+        wanted = Wanted(query, access.scope, asked.held, head=head, view=view.name, named=not view.own)
         steps = answer(wanted, iter(time.monotonic, None), self.settings.fresh_wait_seconds, view.pace)
         return Get(wanted, view, access, steps)
 
@@ -143,7 +153,7 @@ class Flows:
             )
 
     async def _bounded(self, scope: Scope) -> Response:
-        get = self.enter(scope["query_string"], scope["headers"], head=scope["method"] == "HEAD")
+        get = self.enter(asked_by(scope["query_string"], scope["headers"]), head=scope["method"] == "HEAD")
         self.waiting += 1
         try:
             async with asyncio.timeout(self.settings.get_timeout_seconds):
@@ -275,6 +285,15 @@ def known_end(end: Position) -> Position:
     """Kafka said where the log ends."""
     _LOOKED_UP.inc()
     return end
+
+
+def asked_by(raw_query: bytes, headers: Headers) -> Asked:
+    """What a GET's head says."""
+
+    def values(wanted: bytes) -> list[str]:
+        return [value.decode("latin-1") for name, value in headers if name == wanted]
+
+    return Asked(raw_query, values(b"authorization"), Held(values(b"if-none-match")))
 
 
 def is_plain(raw_query: bytes, headers: Headers) -> bool:

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from flowagg.exchange import Exchange, Headers
 from flowagg.kafka import KafkaUnavailable
@@ -14,7 +14,7 @@ from flowagg.problem import fault
 from starlette.types import Message
 
 from flowagg_reader.core import Answer, Effect, FindBody, Look, LookUpEnd
-from flowagg_reader.endpoint import ENDS, Flows, Get, headers_of, is_plain, known_end, log_away
+from flowagg_reader.endpoint import ENDS, Asked, Flows, Get, asked_by, headers_of, is_plain, known_end, log_away
 from flowagg_reader.hour import Seen
 from flowagg_reader.union import EMPTY
 
@@ -29,13 +29,12 @@ class Exchanges:
     def __init__(self, flows: Flows) -> None:
         self._flows = flows
 
-    def takes(self, method: bytes, target: bytes, headers: Headers) -> bool:
-        """Whether a GET is for an exchange."""
-        if method != b"GET":
-            return False
-        if target == b"/flows":
-            return True
-        return target.startswith(_TARGET) and b"#" not in target and is_plain(target[len(_TARGET) :], headers)
+    def read_head(self, method: bytes, target: bytes, headers: Headers) -> Asked | None:
+        """What a GET's head says, where it is for an exchange."""
+        if method != b"GET" or b"#" in target or not (target == _TARGET[:-1] or target.startswith(_TARGET)):
+            return None
+        raw_query = target[len(_TARGET) :]
+        return asked_by(raw_query, headers) if not raw_query or is_plain(raw_query, headers) else None
 
     def begin(self, exchange: Exchange) -> None:
         """Answer one GET by its exchange."""
@@ -50,22 +49,22 @@ class Exchanged:
         self._exchange = exchange
         self._began = time.perf_counter()
         self._get: Get | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline = 0.0
+        self._deadline: int | None = None
+        self._until = 0.0  # by the loop's time
 
     def begin(self) -> None:
         """Answer it now or later."""
         flows, exchange = self._flows, self._exchange
         try:
-            get = flows.enter(exchange.target[len(_TARGET) :], exchange.headers)
+            asked: Any = exchange.head
+            get = flows.enter(asked)
         except Exception as error:
             self._refuse(error)
             return
         self._get = get
         flows.waiting += 1
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.time() + flows.settings.get_timeout_seconds
-        self._timer = loop.call_at(self._deadline, self._refuse, TimeoutError())
+        self._until = asyncio.get_running_loop().time() + flows.settings.get_timeout_seconds
+        self._deadline = flows.deadlines.set(self._late)
         exchange.on_cancel = partial(self._refuse, ENDS)
         self._advance(partial(next, get.steps))
 
@@ -115,8 +114,7 @@ class Exchanged:
             self._advance(partial(self._get.steps.send, self._flows.looked(self._get, future.result())))
 
     def _become_task(self, effect: Effect) -> None:
-        assert self._timer is not None  # noqa: S101 - begin has set it
-        self._timer.cancel()
+        self._clear_deadline()
         self._exchange.run(self._go_on(effect))
 
     async def _go_on(self, effect: Effect) -> None:
@@ -124,7 +122,7 @@ class Exchanged:
         if get is None:
             return  # the server's end came first
         try:
-            async with asyncio.timeout_at(self._deadline):
+            async with asyncio.timeout_at(self._until):
                 given = await self._flows.go_on(get, effect)
             sending = self._answer(get, given, in_task=True)
         except asyncio.CancelledError:
@@ -180,14 +178,20 @@ class Exchanged:
         exchange.respond(problem.response())
         self._end()
 
+    def _late(self) -> None:
+        self._refuse(TimeoutError())
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._flows.deadlines.clear(self._deadline)
+
     def _observe(self, status: int) -> None:
         self._flows.observe(status, self._began)
 
     def _end(self) -> None:
         """Nothing more is done for it but sending."""
         get, self._get = self._get, None
-        if self._timer is not None:
-            self._timer.cancel()
+        self._clear_deadline()
         if get is not None:
             self._flows.waiting -= 1
             get.release()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from flowagg.access import Gate, Grant
@@ -17,7 +17,6 @@ from flowagg.exchange import Exchange, Headers
 from flowagg.flow import InvalidFlow, decode_flow_lines, decode_flows
 from flowagg.idempotency import MAX_KEY_CHARACTERS, is_key
 from flowagg.kafka import KafkaUnavailable
-from flowagg.position import encode_token
 from flowagg.problem import HANDLERS, Problem, fault
 from flowagg.service import OK, Checks, Entrance, answered_at_the_entrance, operational_routes
 from starlette.applications import Starlette
@@ -26,6 +25,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowagg_writer import metrics
+from flowagg_writer.accepted import accepted_body
 from flowagg_writer.batch import Batch, KeyReused, plan
 from flowagg_writer.body import BrokenGzip, Form, Gunzip, form_of, is_gzip
 from flowagg_writer.log import Appending, Log, LogFull, NotAppended, TooFewPartitions
@@ -35,8 +35,6 @@ from flowagg_writer.settings import WriterSettings
 _log = logging.getLogger(__name__)
 
 _DRAIN_FACTOR = 4
-_LEAST_PARCEL_BYTES: Final = 700
-"""Some six flows. Calls of the library cost a POST as much as six flows do in Python."""
 RETRY_LATER = {"Retry-After": "1"}
 
 _AUTHORIZATION: Final = b"authorization"
@@ -48,31 +46,25 @@ _READ: Final = frozenset({_AUTHORIZATION, _IDEMPOTENCY_KEY, _CONTENT_TYPE, _CONT
 
 
 class _Accepted(msgspec.Struct, frozen=True):
-    accepted: int
-    position: str
+    body: bytes
 
     status_code = 200
 
-    def whole(self) -> tuple[bytes, bytes]:
-        """The header lines and the body of the answer."""
-        body = msgspec.json.encode(self)
-        return b"content-length: %d\r\ncontent-type: application/json\r\n" % len(body), body
-
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer by ASGI: what Starlette's Response does, without what it does for other answers."""
-        body = msgspec.json.encode(self)
-        headers = [(_CONTENT_LENGTH, b"%d" % len(body)), (_CONTENT_TYPE, b"application/json")]
+        headers = [(_CONTENT_LENGTH, b"%d" % len(self.body)), (_CONTENT_TYPE, b"application/json")]
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 class _Head(msgspec.Struct, frozen=True):  # a frozen dataclass takes seven times as long to make: measured, 0.3 us more
-    """What the head of a POST says. key: its Idempotency-Key. zipped: the body is in gzip."""
+    """What the head of a POST says. key: its Idempotency-Key. zipped: the body is in gzip. length: as it says, 0 else."""
 
-    grant: Grant
+    authorizations: Sequence[str]
     key: str | None
     form: Form
     zipped: bool
+    length: int
 
 
 @dataclass(slots=True)
@@ -123,30 +115,39 @@ class Flows:
         self._observe(response.status_code, began)
         await response(scope, receive, send)
 
-    def takes(self, method: bytes, target: bytes, headers: Headers) -> bool:
-        """Whether a POST is for an exchange: one whose body can be read in one go, and has no query to refuse."""
+    def read_head(self, method: bytes, target: bytes, headers: Headers) -> _Head | None:
+        """What a POST's head says whose body can be read in one go, and that is not refused for what it says."""
         if method != b"POST" or target != b"/flows":
-            return False
-        return _CONTENT_ENCODING not in dict(headers)  # of all ways to look for it the one that takes least time
+            return None
+        try:
+            head = _read_head(_fields(headers), b"")
+        except Problem:
+            return None
+        return None if head.zipped else head
 
     def begin(self, exchange: Exchange) -> None:
         """Answer one POST by its exchange."""
         began = time.perf_counter()
         try:
-            self._append_whole(exchange, began, self._enter(exchange.headers, b""))
+            head: Any = exchange.head
+            self._append_whole(exchange, began, head, self._enter(head.authorizations))
             exchange.on_cancel = partial(self._refuse, exchange, began, _ENDS)
         except Problem as problem:
             self._refuse(exchange, began, problem)
         except Exception:
             self._failed(exchange, began)
 
-    def _append_whole(self, exchange: Exchange, began: float, head: _Head) -> None:
+    def _append_whole(self, exchange: Exchange, began: float, head: _Head, grant: Grant) -> None:
         hand = _Hand()
         self._waiting += 1
         try:
-            batch = self._whole(exchange, head, hand)
-            ended = partial(self._ended, exchange, began, hand, head.key)
-            self._log.begin(batch, self._settings.post_timeout_seconds, ended)
+            size = len(exchange.body)
+            if not self._fits(size):
+                raise self._too_large()
+            self._hold(hand, size)
+            batch = self._plan(exchange.body, head.form, head.key, grant)
+            exchange.body = b""  # only the batch has to outlive the wait for Kafka
+            self._log.begin(batch, partial(self._ended, exchange, began, hand, head.key))
         except _NOT_APPENDED as error:
             self._let_go(hand)
             raise _not_appended(error, head.key) from None
@@ -154,24 +155,14 @@ class Flows:
             self._let_go(hand)
             raise
 
-    def _whole(self, exchange: Exchange, head: _Head, hand: _Hand) -> Batch | ParcelBatch:
-        """The batch of an exchange. Raises Problem."""
-        size = len(exchange.body)
-        if not self._fits(size):
-            raise self._too_large()
-        self._hold(hand, size)
-        batch = self._plan(exchange.body, head.form, head.key, head.grant)
-        exchange.body = b""  # only the batch has to outlive the wait for Kafka
-        return batch
-
     def _ended(self, exchange: Exchange, began: float, hand: _Hand, key: str | None, appending: Appending) -> None:
         """Answer: Kafka has acknowledged every record, or the time is over."""
         self._let_go(hand)
         try:
-            accepted = _Accepted(accepted=appending.count, position=encode_token(appending.position()))
+            body = appending.answer()
             if not exchange.response_started:
                 self._observe(200, began)
-            exchange.answer(200, *accepted.whole())
+            exchange.answer(200, b"content-length: %d\r\ncontent-type: application/json\r\n" % len(body), body)
         except _NOT_APPENDED as error:
             self._refuse(exchange, began, _not_appended(error, key))
         except Exception:
@@ -197,35 +188,29 @@ class Flows:
         self._waiting -= 1
         self._held -= hand.held
 
-    def _enter(self, headers: Headers, query: bytes) -> _Head:
-        """What the head of a POST says. Raises Problem."""
-        settings = self._settings
-        if self._waiting >= settings.max_waiting_requests:
+    def _enter(self, authorizations: Sequence[str]) -> Grant:
+        """What the sender of a POST may do. Raises Problem."""
+        if self._waiting >= self._settings.max_waiting_requests:
             raise Problem(
                 503,
                 "This writer has as many requests in hand as it may: send the same again later.",
                 headers=RETRY_LATER,
             )
-        fields = _fields(headers)
-        grant = self._gate.enter(fields.get(_AUTHORIZATION, ()), "write")
-        if query:
-            raise Problem(400, "Nothing was kept: POST /flows has no query parameters.")
-        key = _idempotency_key(fields.get(_IDEMPOTENCY_KEY, ()))
-        form = form_of(fields.get(_CONTENT_TYPE, ()))
-        zipped = is_gzip(fields.get(_CONTENT_ENCODING, ()))
-        if int(fields.get(_CONTENT_LENGTH, ("0",))[0]) > settings.max_body_bytes:
-            raise self._too_large()
-        return _Head(grant, key, form, zipped)
+        return self._gate.enter(authorizations, "write")
 
     async def _bounded(self, scope: Scope, receive: Receive) -> _Accepted:
-        head = self._enter(scope["headers"], scope["query_string"])
+        fields = _fields(scope["headers"])
+        grant = self._enter(fields.get(_AUTHORIZATION, ()))  # who may not write learns nothing else
+        head = _read_head(fields, scope["query_string"])
+        if not self._fits(head.length):
+            raise self._too_large()
         self._waiting += 1
         hand = _Hand()
         deadline = asyncio.get_running_loop().time() + self._settings.post_timeout_seconds
         try:
             async with asyncio.timeout_at(deadline):
                 body = await (self._inflated(receive, hand) if head.zipped else self._plain(receive, hand))
-            batch = self._plan(body, head.form, head.key, head.grant)
+            batch = self._plan(body, head.form, head.key, grant)
             del body  # only the batch has to outlive the wait for Kafka
             return await self._append(batch, deadline)
         except TimeoutError:
@@ -319,13 +304,7 @@ class Flows:
 
     def _plan(self, body: bytes, form: Form, key: str | None, grant: Grant) -> Batch | ParcelBatch:
         """The batch of a body. Raises Problem 400, 403 or 413."""
-        if (
-            self._settings.native
-            and len(body) >= _LEAST_PARCEL_BYTES
-            and form is Form.ARRAY
-            and key is None
-            and grant.covers is None
-        ):
+        if self._settings.native and form is Form.ARRAY and key is None and grant.covers is None:
             parcel = plan_parcel(body)
             if parcel is not None:
                 self._bound(parcel.count)
@@ -356,7 +335,7 @@ class Flows:
             position = await self._log.append(batch, left)
         except _NOT_APPENDED as error:
             raise _not_appended(error, key) from None
-        return _Accepted(accepted=count, position=encode_token(position))
+        return _Accepted(accepted_body(count, position))
 
 
 _NOT_APPENDED: Final = (KeyReused, KafkaUnavailable, TooFewPartitions, LogFull, NotAppended)
@@ -391,6 +370,19 @@ def _fields(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[bytes, Sequence[s
         if name in _READ:
             found.setdefault(name, []).append(value.decode("latin-1"))
     return found
+
+
+def _read_head(fields: Mapping[bytes, Sequence[str]], query: bytes) -> _Head:
+    """Raises Problem."""
+    if query:
+        raise Problem(400, "Nothing was kept: POST /flows has no query parameters.")
+    return _Head(
+        fields.get(_AUTHORIZATION, ()),
+        _idempotency_key(fields.get(_IDEMPOTENCY_KEY, ())),
+        form_of(fields.get(_CONTENT_TYPE, ())),
+        is_gzip(fields.get(_CONTENT_ENCODING, ())),
+        int(fields.get(_CONTENT_LENGTH, ("0",))[0]),
+    )
 
 
 def _idempotency_key(keys: Sequence[str]) -> str | None:

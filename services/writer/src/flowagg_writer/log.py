@@ -9,6 +9,7 @@ from functools import partial
 
 import msgspec
 from confluent_kafka import KafkaException, Producer
+from flowagg.deadlines import Deadlines
 from flowagg.errors import FlowaggError
 from flowagg.kafka import (
     KafkaUnavailable,
@@ -25,6 +26,7 @@ from flowagg_native.client import with_plugin
 from flowagg_native.outlet import Outlet, Tray
 
 from flowagg_writer import metrics
+from flowagg_writer.accepted import accepted_body
 from flowagg_writer.batch import Acknowledgements, Batch, KnownKeys, Told
 from flowagg_writer.parcels import ParcelBatch
 from flowagg_writer.partitioner import partitioner
@@ -51,11 +53,20 @@ class TooFewPartitions(FlowaggError):
 
 
 class Appending(msgspec.Struct, frozen=True):
-    """A batch on its way to the log. count: of its flows."""
+    """A batch on its way to the log. count: of its flows. spelled: the body of the answer, where it is made elsewhere."""
 
     topic_id: str
     count: int
     told: Callable[[], Told]
+    spelled: Callable[[str], bytes | None] = lambda _topic_id: None
+
+    def answer(self) -> bytes:
+        """The body of the answer to its POST. Raises what position() raises."""
+        body = self.spelled(self.topic_id)
+        if body is None:
+            return accepted_body(self.count, self.position())
+        metrics.FLOWS.inc(self.count)
+        return body
 
     def position(self) -> Position:
         """The position that holds all flows. Raises KafkaUnavailable or NotAppended, as append does."""
@@ -89,6 +100,7 @@ class Log:
         self._partition_of = partitioner()
         self._in_flight_bytes = 0
         metrics.IN_FLIGHT_BYTES.set_function(lambda: self._in_flight_bytes)
+        self._deadlines = Deadlines(settings.post_timeout_seconds)
         self._topic: Topic | None = None
         self._trouble = "not looked at yet"
         self._failures = 0  # look-ups of the topic that failed in a row; the producer may do well meanwhile
@@ -189,14 +201,18 @@ class Log:
             expiry.cancel()
         return appending.position()
 
-    def begin(self, batch: Batch | ParcelBatch, timeout_seconds: float, ended: Callable[[Appending], None]) -> None:
+    def begin(self, batch: Batch | ParcelBatch, ended: Callable[[Appending], None]) -> None:
         """As append, for some thousand flows at most: all are handed over now.
 
-        ended: called once, in a later turn of the loop.
+        ended: called once, in a later turn of the loop, FLOWAGG_POST_TIMEOUT_SECONDS from now at the latest. It raises
+        nothing.
 
         Raises what append raises when nothing of the batch is in the log; its other errors are told by the Appending.
         """
         topic = self._admit(batch)
+        if isinstance(batch, ParcelBatch) and batch.count:
+            self._begin_parcel(batch, topic, ended)
+            return
         loop = asyncio.get_running_loop()
         appending: Appending | None = None
 
@@ -204,7 +220,7 @@ class Log:
             nonlocal appending
             told, appending = appending, None  # and no cycle of references is left, which only a collection would end
             if told is not None:
-                expiry.cancel()
+                self._deadlines.clear(deadline)
                 ended(told)
 
         # Not called by the producer's poll itself: whatever goes wrong there is told to the producer.
@@ -217,7 +233,29 @@ class Log:
         except BaseException:
             appending = None  # raised in place of told
             raise
-        expiry = loop.call_later(timeout_seconds, end)
+        deadline = self._deadlines.set(end)
+
+    def _begin_parcel(self, batch: ParcelBatch, topic: Topic, ended: Callable[[Appending], None]) -> None:
+        appending = Appending(topic.topic_id, batch.count, batch.told, partial(batch.answer, self._tray))
+        size_bytes = batch.size_bytes
+        awaited = True
+
+        def expire() -> None:
+            nonlocal awaited
+            awaited = False
+            ended(appending)
+
+        def complete() -> None:  # by the tray: in the loop's own turn, and not in that of a call of the client's
+            self._in_flight_bytes -= size_bytes
+            if awaited:
+                self._deadlines.clear(deadline)
+                ended(appending)
+
+        assert self._outlet is not None  # noqa: S101 - else no batch is one
+        deadline = self._deadlines.set(expire)
+        self._in_flight_bytes += size_bytes
+        self._wake.set()
+        batch.send(self._outlet, self._tray, len(topic.partitions), complete)
 
     def _admit(self, batch: Batch | ParcelBatch) -> Topic:
         batch.check(self._known)
@@ -255,7 +293,8 @@ class Log:
         self._wake.set()
         if isinstance(batch, ParcelBatch):
             assert self._outlet is not None  # noqa: S101 - else no batch is one
-            return Appending(topic.topic_id, count, batch.told), batch.hand_over(self._outlet, self._tray, complete)
+            steps = batch.hand_over(self._outlet, self._tray, len(topic.partitions), complete)
+            return Appending(topic.topic_id, count, batch.told), steps
         acknowledgements = Acknowledgements(count, complete)
         produce = self._producer.produce
         steps = batch.hand_over(produce, self._topic_name, acknowledgements, self._known, self._partition_of)

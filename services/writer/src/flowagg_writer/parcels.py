@@ -38,13 +38,25 @@ class ParcelBatch:
         told = self._parcel.told()
         return Told(told.taken, told.all, told.error, told.next_offsets)
 
-    def hand_over(self, outlet: Outlet, tray: Tray, complete: Callable[[], object]) -> Iterator[None]:
-        """Hand every record to Kafka in order, pausing (yielding) after each FLOWS_A_STEP of them.
+    def send(self, outlet: Outlet, tray: Tray, partitions: int, complete: Callable[[], object]) -> None:
+        """As hand_over, in one go."""
+        tray.send_whole(self._parcel, outlet, partitions, KafkaError._PURGE_QUEUE, complete)
+
+    def answer(self, tray: Tray, topic_id: str) -> bytes | None:
+        """The body of the answer; None where told() is to say what became of it. tray: that it was on."""
+        return tray.answer(self._parcel, topic_id.encode())
+
+    def hand_over(
+        self, outlet: Outlet, tray: Tray, partitions: int, complete: Callable[[], object]
+    ) -> Iterator[None]:
+        """Hand every record to Kafka, those of a partition in order, pausing (yielding) after each FLOWS_A_STEP of them.
+
+        partitions: of the topic, as far as is known: where a key goes. The client decides where it knows better.
 
         What the client does not take is told as a record's error, and nothing behind it is handed over. complete:
         called by the tray, once all is told.
         """
-        sending = tray.send(self._parcel, complete)
+        sending = tray.send(self._parcel, partitions, complete)
         try:
             with contextlib.suppress(ClientRefuses):  # another producer has taken its place
                 while sending.hand_over(outlet, FLOWS_A_STEP):
