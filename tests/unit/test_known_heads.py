@@ -282,8 +282,6 @@ def test_what_comes_again_is_answered_as_the_parser_would(
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(
-    ("data", "size"), [(b"", 3), (b"a\r\n\r\n", 5), (b"a\r\n\r\nb\r\n\r\n", 5), (b"a\r\n\r", 3)]
-)
+@pytest.mark.parametrize(("data", "size"), [(b"", 3), (b"a\r\n\r\n", 5), (b"a\r\n\r\nb\r\n\r\n", 5), (b"a\r\n\r", 3)])
 def test_a_head_ends_with_its_first_empty_line(data: bytes, size: int) -> None:
     assert known_heads.end_of_head(data) == size

@@ -55,7 +55,11 @@ API chunk *flowagg_chunk_of(
 
 /* Gives the messages back to Kafka's client. The chunk is empty then. */
 API void flowagg_chunk_release(chunk *released) {
-    for (uint64_t place = 0; place < released->message_count; place++) {
+    for (uint64_t number = 0; number < released->run_count && released->message_count > 0; number++) {
+        const run *each = &released->runs[number];
+        home_bring(released->home, each->broker, released->messages + each->start, each->stop - each->start);
+    }
+    for (uint64_t place = released->count; place < released->message_count; place++) {
         intake_release(released->messages[place]);
     }
     if (released->message_count > 0) {

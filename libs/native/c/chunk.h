@@ -27,6 +27,7 @@ typedef struct {
     int32_t leader_epoch; /* -1: unknown */
     uint64_t start;
     uint64_t stop;
+    int32_t broker; /* that the first of them came from */
 } run;
 
 /* What Kafka's client says that is no record. */
@@ -49,6 +50,7 @@ typedef struct chunk {
     uint64_t capacity;
     void **messages; /* of Kafka's client, in the order of the records, then of the events; NULL where there are none */
     uint64_t message_count;
+    struct home *home; /* of these messages */
     uint8_t *scratch;
     uint64_t scratch_capacity;
 } chunk;

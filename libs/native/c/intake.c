@@ -7,6 +7,7 @@
  */
 #include "intake.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,15 +18,113 @@
 client_functions kafka;
 
 #define PRODUCER 0 /* rd_kafka_type_t */
+#define FETCH 1    /* Kafka's API key */
 
 static bool ready = false;
 static _Thread_local client *newest = NULL;
+static _Thread_local home *newest_home = NULL;
 
 typedef struct {
     queue *records; /* where all partitions' queues lead */
     queue *main;    /* the group's events */
     client *of;
+    home *messages;
 } intake;
+
+/* Homes -------------------------------------------------------------------------------------- */
+
+/* A message is memory that the thread of its broker has asked the C library for. Freed by another thread it would have
+ * both of them wait for one lock again and again, while the one reads the next answer and the other frees: a third of a
+ * consumer's time. So messages that have been read are put down here, and their broker's thread frees them before it reads
+ * its next answer: there always is one, since it always asks for more. */
+typedef struct {
+    int32_t broker;
+    uint64_t count;
+    uint64_t capacity;
+    void **messages;
+} shelf;
+
+struct home {
+    pthread_mutex_t lock;
+    bool closed; /* the client is about to end: nothing is put down any more */
+    uint64_t shelf_count;
+    shelf *shelves;
+};
+
+static shelf *shelf_of(home *in, int32_t broker) {
+    for (uint64_t number = 0; number < in->shelf_count; number++) {
+        if (in->shelves[number].broker == broker) {
+            return &in->shelves[number];
+        }
+    }
+    return NULL;
+}
+
+static void destroy_all(void *const *messages, uint64_t count) {
+    for (uint64_t number = 0; number < count; number++) {
+        kafka.message_destroy(messages[number]);
+    }
+}
+
+void home_bring(home *to, int32_t broker, void *const *messages, uint64_t count) {
+    pthread_mutex_lock(&to->lock);
+    bool closed = to->closed;
+    if (!closed) {
+        shelf *on = shelf_of(to, broker);
+        if (on == NULL) {
+            to->shelves = must(realloc(to->shelves, (to->shelf_count + 1) * sizeof *to->shelves));
+            on = &to->shelves[to->shelf_count++];
+            *on = (shelf){.broker = broker};
+        }
+        if (on->count + count > on->capacity) {
+            on->capacity = 2 * (on->count + count);
+            on->messages = must(realloc(on->messages, on->capacity * sizeof *on->messages));
+        }
+        memcpy(on->messages + on->count, messages, count * sizeof *messages);
+        on->count += count;
+    }
+    pthread_mutex_unlock(&to->lock);
+    if (closed) {
+        destroy_all(messages, count);
+    }
+}
+
+/* What an interceptor of librdkafka's is told in the broker's thread, before an answer is read. */
+static int on_response(
+    client *by, int socket, const char *name, int32_t broker, int16_t api, int16_t version, int32_t id, size_t size,
+    int64_t time, int error, void *opaque) {
+    (void)by, (void)socket, (void)name, (void)version, (void)id, (void)size, (void)time, (void)error;
+    home *in = opaque;
+    if (api != FETCH) {
+        return 0; /* some of these are read in another thread */
+    }
+    pthread_mutex_lock(&in->lock);
+    shelf *from = shelf_of(in, broker);
+    shelf taken = from != NULL ? *from : (shelf){0};
+    if (from != NULL) {
+        *from = (shelf){.broker = broker};
+    }
+    pthread_mutex_unlock(&in->lock);
+    destroy_all(taken.messages, taken.count);
+    free(taken.messages);
+    return 0;
+}
+
+/* What is here still is freed, and what is brought later is freed at once. */
+static void home_close(home *closed) {
+    pthread_mutex_lock(&closed->lock);
+    closed->closed = true;
+    for (uint64_t number = 0; number < closed->shelf_count; number++) {
+        destroy_all(closed->shelves[number].messages, closed->shelves[number].count);
+        free(closed->shelves[number].messages);
+    }
+    closed->shelf_count = 0;
+    free(closed->shelves);
+    closed->shelves = NULL;
+    pthread_mutex_unlock(&closed->lock);
+}
+
+/* Intakes ------------------------------------------------------------------------------------ */
 
 /* The functions that are looked for, in the order in which flowagg_intake_use takes them; NULL behind the last. */
 API const char *flowagg_intake_function(uint64_t number) {
@@ -45,7 +144,13 @@ API void flowagg_intake_use(void *const *functions) {
 static int on_new(client *made, const void *configuration, void *opaque, char *error, size_t error_size) {
     (void)configuration, (void)opaque, (void)error, (void)error_size;
     newest = made;
-    return kafka.type(made) == PRODUCER ? kafka.interceptor_add_on_acknowledgement(made, "flowagg", outlet_acknowledged, outlet_reached()) : 0;
+    newest_home = NULL;
+    if (kafka.type(made) == PRODUCER) {
+        return kafka.interceptor_add_on_acknowledgement(made, "flowagg", outlet_acknowledged, outlet_reached());
+    }
+    newest_home = must(calloc(1, sizeof *newest_home)); /* for as long as the process lives: the interceptor may be called */
+    pthread_mutex_init(&newest_home->lock, NULL);
+    return kafka.interceptor_add_on_response_received(made, "flowagg", on_response, newest_home);
 }
 
 /* What librdkafka calls for plugin.library.paths. */
@@ -72,11 +177,12 @@ client *newest_client(void) {
 /* The intake of the client that this thread has made last with the plugin; NULL where there is none. Each once. */
 API intake *flowagg_intake_open(void) {
     client *of = newest_client();
-    if (of == NULL) {
+    if (of == NULL || newest_home == NULL) {
         return NULL;
     }
     intake *made = must(calloc(1, sizeof *made));
     made->of = of;
+    made->messages = newest_home;
     made->records = kafka.queue_new(of);
     made->main = kafka.queue_get_consumer(of);
     if (made->records == NULL || made->main == NULL) {
@@ -101,8 +207,9 @@ API int flowagg_intake_lead(intake *to, const char *topic, int32_t partition) {
     return 0;
 }
 
-/* To be called before the client is closed. */
+/* To be called before the client is closed, and once all chunks are released. */
 API void flowagg_intake_close(intake *closed) {
+    home_close(closed->messages);
     kafka.queue_cb_event_enable(closed->main, NULL, NULL);
     kafka.queue_destroy(closed->main);
     kafka.queue_destroy(closed->records);
@@ -129,7 +236,8 @@ static void take_record(chunk *into, message *taken, void **messages) {
     into->offsets[place] = taken->offset;
     run *last = into->run_count ? &into->runs[into->run_count - 1] : NULL;
     if (last == NULL || last->partition != taken->partition || last->leader_epoch != leader_epoch) {
-        into->runs[into->run_count++] = (run){taken->partition, leader_epoch, place, place + 1};
+        int32_t broker = kafka.message_broker_id(taken);
+        into->runs[into->run_count++] = (run){taken->partition, leader_epoch, place, place + 1, broker};
     } else {
         last->stop = place + 1;
     }
@@ -168,5 +276,6 @@ API chunk *flowagg_intake_take(intake *from, uint64_t most, int wait_ms, int lin
     free(found);
     into->messages = messages;
     into->message_count = count;
+    into->home = from->messages;
     return into;
 }

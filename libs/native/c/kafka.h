@@ -24,12 +24,15 @@ typedef struct queue queue;   /* rd_kafka_queue_t */
 typedef struct topic topic;   /* rd_kafka_topic_t */
 typedef int on_new_function(client *, const void *, void *, char *, size_t);
 typedef int on_acknowledgement_function(client *, message *, void *);
+typedef int on_response_function(
+    client *, int, const char *, int32_t, int16_t, int16_t, int32_t, size_t, int64_t, int, void *);
 
 #define FUNCTIONS(X)                                                                              \
     X(int, type, (const client *))                                                                \
     X(const char *, err2str, (int))                                                               \
     X(int, conf_interceptor_add_on_new, (void *, const char *, on_new_function *, void *))        \
     X(int, interceptor_add_on_acknowledgement, (client *, const char *, on_acknowledgement_function *, void *)) \
+    X(int, interceptor_add_on_response_received, (client *, const char *, on_response_function *, void *)) \
     X(queue *, queue_new, (client *))                                                             \
     X(queue *, queue_get_consumer, (client *))                                                    \
     X(queue *, queue_get_partition, (client *, const char *, int32_t))                            \
@@ -41,6 +44,7 @@ typedef int on_acknowledgement_function(client *, message *, void *);
     X(void, message_destroy, (message *))                                                         \
     X(int64_t, message_timestamp, (const message *, int *))                                       \
     X(int32_t, message_leader_epoch, (const message *))                                           \
+    X(int32_t, message_broker_id, (const message *))                                              \
     X(const char *, message_errstr, (const message *))                                            \
     X(topic *, topic_new, (client *, const char *, void *))                                       \
     X(void, topic_destroy, (topic *))                                                             \

@@ -543,7 +543,13 @@ class _ClosingTransport:
 
 def guard(limits: Limits, phase: Phase, endpoint: Endpoint | None = None) -> type[Guard]:
     """The protocol class of one server. endpoint: what answers small whole requests without ASGI."""
-    shared = {"limits": limits, "phase": phase, "endpoint": endpoint, "head": _DefaultHead(), "known_heads": KnownHeads()}
+    shared = {
+        "limits": limits,
+        "phase": phase,
+        "endpoint": endpoint,
+        "head": _DefaultHead(),
+        "known_heads": KnownHeads(),
+    }
     return type("Guard", (Guard,), shared)
 
 

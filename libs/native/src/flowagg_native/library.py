@@ -44,7 +44,13 @@ class Record(ctypes.Structure):
 class Run(ctypes.Structure):
     """`run` in chunk.h."""
 
-    _fields_ = (("partition", c_int32), ("leader_epoch", c_int32), ("start", c_uint64), ("stop", c_uint64))
+    _fields_ = (
+        ("partition", c_int32),
+        ("leader_epoch", c_int32),
+        ("start", c_uint64),
+        ("stop", c_uint64),
+        ("broker", c_int32),
+    )
 
 
 class Event(ctypes.Structure):

@@ -46,9 +46,7 @@ class ParcelBatch:
         """The body of the answer; None where told() is to say what became of it. tray: that it was on."""
         return tray.answer(self._parcel, topic_id.encode())
 
-    def hand_over(
-        self, outlet: Outlet, tray: Tray, partitions: int, complete: Callable[[], object]
-    ) -> Iterator[None]:
+    def hand_over(self, outlet: Outlet, tray: Tray, partitions: int, complete: Callable[[], object]) -> Iterator[None]:
         """Hand every record to Kafka, those of a partition in order, pausing (yielding) after each FLOWS_A_STEP of them.
 
         partitions: of the topic, as far as is known: where a key goes. The client decides where it knows better.
