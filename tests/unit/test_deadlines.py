@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 
 import pytest
 from flowagg.deadlines import Deadlines
@@ -12,12 +13,16 @@ def test_what_is_not_cleared_comes_in_its_order_and_in_its_time() -> None:
         came: list[tuple[int, float]] = []
         deadlines = Deadlines(0.2)
         began = time.monotonic()
-        numbers = [deadlines.set(lambda n=n: came.append((n, time.monotonic() - began))) for n in range(4)]
+
+        def come(number: int) -> None:
+            came.append((number, time.monotonic() - began))
+
+        numbers = [deadlines.set(partial(come, number)) for number in range(4)]
         deadlines.clear(numbers[0])
         deadlines.clear(numbers[2])
         deadlines.clear(numbers[2])
         await asyncio.sleep(0.1)
-        deadlines.set(lambda: came.append((9, time.monotonic() - began)))
+        deadlines.set(partial(come, 9))
         assert came == []
         await asyncio.sleep(1)
         assert [n for n, _ in came] == [1, 3, 9]

@@ -45,5 +45,6 @@ class Deadlines:
                 del self._open[number]
                 expired()
         finally:
-            due = next(iter(self._open.values()))[0] if self._open else None
-            self._timer = None if due is None else loop.call_at(due, self._look, loop)
+            self._timer = None
+            for due, _ in itertools.islice(self._open.values(), 1):
+                self._timer = loop.call_at(due, self._look, loop)

@@ -74,8 +74,9 @@ _NOBODY_WAITS: Final = _NobodyWaits()
 class Exchange:
     """One request, whole, and its answer. To a connection it is what uvicorn's RequestResponseCycle is.
 
-    head: what the endpoint has read of the head. keep_alive: the connection stays open after the answer. on_cancel: what the end of the server's patience calls, to
-    have it answered now. disconnected: the client has gone, so an answer goes nowhere.
+    head: what the endpoint has read of the head. keep_alive: the connection stays open after the answer. on_cancel:
+    what the end of the server's patience calls, to have it answered now. disconnected: the client has gone, so an
+    answer goes nowhere.
     """
 
     __slots__ = (

@@ -104,9 +104,9 @@ class Tray:
         calls.parcel_send(handle, self._handle, outlet.handle_or_none, partitions, error)
 
     def answer(self, parcel: Parcel, topic_id: bytes) -> bytes | None:
-        """The body of the answer to its POST, once the log has all of it; None where Python is to say what became of it."""
+        """The body of the answer to its POST, once the log has all of it; None where that is for Python to say."""
         size = calls.parcel_answer(parcel.handle, topic_id, len(topic_id), self._answer, _ANSWER_BYTES)
-        return self._answer[:size] if size else None
+        return ctypes.string_at(self._answer, size) if size else None
 
     def serve(self) -> None:
         """Call complete() of the parcels of which all is told."""

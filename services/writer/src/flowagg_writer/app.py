@@ -58,7 +58,7 @@ class _Accepted(msgspec.Struct, frozen=True):
 
 
 class _Head(msgspec.Struct, frozen=True):  # a frozen dataclass takes seven times as long to make: measured, 0.3 us more
-    """What the head of a POST says. key: its Idempotency-Key. zipped: the body is in gzip. length: as it says, 0 else."""
+    """What the head of a POST says. key: its Idempotency-Key. zipped: the body is in gzip. length: 0 without one."""
 
     authorizations: Sequence[str]
     key: str | None
@@ -138,12 +138,12 @@ class Flows:
             self._failed(exchange, began)
 
     def _append_whole(self, exchange: Exchange, began: float, head: _Head, grant: Grant) -> None:
+        size = len(exchange.body)
+        if not self._fits(size):
+            raise self._too_large()
         hand = _Hand()
         self._waiting += 1
         try:
-            size = len(exchange.body)
-            if not self._fits(size):
-                raise self._too_large()
             self._hold(hand, size)
             batch = self._plan(exchange.body, head.form, head.key, grant)
             exchange.body = b""  # only the batch has to outlive the wait for Kafka

@@ -53,7 +53,7 @@ class TooFewPartitions(FlowaggError):
 
 
 class Appending(msgspec.Struct, frozen=True):
-    """A batch on its way to the log. count: of its flows. spelled: the body of the answer, where it is made elsewhere."""
+    """A batch on its way to the log. count: of its flows. spelled: the body of the answer, by the library; or None."""
 
     topic_id: str
     count: int

@@ -47,7 +47,7 @@ class ParcelBatch:
         return tray.answer(self._parcel, topic_id.encode())
 
     def hand_over(self, outlet: Outlet, tray: Tray, partitions: int, complete: Callable[[], object]) -> Iterator[None]:
-        """Hand every record to Kafka, those of a partition in order, pausing (yielding) after each FLOWS_A_STEP of them.
+        """Hand every record to Kafka, a partition's in order, pausing (yielding) after each FLOWS_A_STEP of them.
 
         partitions: of the topic, as far as is known: where a key goes. The client decides where it knows better.
 

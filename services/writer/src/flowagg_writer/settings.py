@@ -35,7 +35,7 @@ class WriterSettings(HttpSettings, KafkaSettings, ElectionSettings):
     )
     native: bool = Field(
         True,
-        description="Whether plain bodies of at least 700 bytes, without an Idempotency-Key and by tokens for all "
+        description="Whether plain bodies without an Idempotency-Key and by tokens for all "
         "vpc_ids, are read and handed to Kafka by compiled code; false: by Python, to the same records, with twice the "
         "CPU.",
     )
