@@ -68,6 +68,9 @@ class Connection:
     def close_answered(self) -> None:
         self.transport.close()
 
+    def let_go(self) -> None:
+        """Nothing is held."""
+
     def on_response_complete(self) -> None:
         assert not self.complete.is_set()
         self.complete.set()
@@ -100,7 +103,7 @@ class ExchangeTransport(httpx.AsyncBaseTransport):
             return await httpx.ASGITransport(self._app).handle_async_request(request)
         self.taken += 1
         connection = Connection()
-        exchange = Exchange(connection, target, headers, body, b"the-id", head, keep_alive=True)
+        exchange = Exchange(connection, target, body, b"the-id", head, keep_alive=True)
         endpoint.begin(exchange)
         try:
             await connection.complete.wait()

@@ -11,6 +11,7 @@ from flowagg_consumer import effects as fx
 from flowagg_consumer.log import Log
 from flowagg_consumer.native import NativeRecords
 from flowagg_consumer.settings import ConsumerSettings
+from flowagg_stack.processes import wait_until
 
 from tests.conftest import Place
 
@@ -121,3 +122,44 @@ def test_what_belongs_to_an_open_transaction_does_not_wait_for_us(place: Place, 
     found = fetch_until(log, lambda fetched: 0 in fetched.ends)[-1]
     assert (found.ends, found.waiting) == ({0: 56}, {})
     log.close()
+
+
+@pytest.mark.parametrize("fetches", [True, False])
+def test_what_was_read_is_freed_by_its_brokers_thread_or_where_that_has_no_more_to_do_after_a_second(
+    place: Place, log: Log, fetches: bool
+) -> None:
+    produce(place, 500)
+    fetch_until(log, lambda fetched: 0 in fetched.assigned)
+    log.restart(0, fx.Start(0, -1))
+    fetch_until(log, lambda fetched: 0 in fetched.ends)
+    intake = log._intake
+    assert intake is not None
+    if fetches:
+        wait_until(lambda: intake.shelved == 0, "the broker has answered again", 10)
+        log.close()
+        return
+    log.pause(0)
+    time.sleep(2.5)  # a Fetch that was on its way has been answered, and no further one is sent
+    produce(place, 500, 500)
+    log.restart(0, fx.Start(500, -1))
+    fetched = fetch_until(log, lambda fetched: bool(fetched.records))
+    log.pause(0)
+    time.sleep(0.6)
+    del fetched
+    before = intake.shelved
+    deadline = time.monotonic() + 10
+    while intake.shelved and time.monotonic() < deadline:
+        log.fetch(0.1, 0.005)
+    assert (before > 0, intake.shelved) == (True, 0)
+    log.close()
+
+
+def test_a_client_ends_with_messages_that_are_read_and_not_freed(place: Place, log: Log) -> None:
+    produce(place, 500)
+    fetch_until(log, lambda fetched: 0 in fetched.assigned)
+    log.restart(0, fx.Start(0, -1))
+    fetch_until(log, lambda fetched: 0 in fetched.ends)
+    closing = threading.Thread(target=log.close)
+    closing.start()
+    closing.join(20)
+    assert not closing.is_alive()

@@ -71,7 +71,7 @@ def begun(endpoint: Any, target: bytes, headers: Any = (), body: bytes = b"") ->
     connection = Connection()
     method = b"POST" if body else b"GET"
     head = endpoint.read_head(method, target, headers)
-    exchange = Exchange(connection, target, headers, body, b"the-id", head, keep_alive=True)
+    exchange = Exchange(connection, target, body, b"the-id", head, keep_alive=True)
     endpoint.begin(exchange)
     return connection, exchange
 
@@ -118,7 +118,7 @@ def test_the_reader_takes_gets(method: bytes, target: bytes, taken: bool) -> Non
 def test_an_answer_is_written_once_with_the_heads_lines_first() -> None:
     async def scenario() -> None:
         connection = Connection()
-        exchange = Exchange(connection, b"/", [], b"", b"an-id", None, keep_alive=True)
+        exchange = Exchange(connection, b"/", b"", b"an-id", None, keep_alive=True)
         assert len(connection.server_state.tasks) == 1
         exchange.answer(200, b"content-length: 2\r\n", b"ok")
         exchange.answer(200, b"content-length: 5\r\n", b"again")
@@ -136,7 +136,7 @@ def test_an_answer_is_written_once_with_the_heads_lines_first() -> None:
 def test_a_connection_is_closed_where_the_answer_or_the_request_says_so(keep_alive: bool) -> None:
     async def scenario() -> None:
         connection = Connection()
-        exchange = Exchange(connection, b"/", [], b"", b"an-id", None, keep_alive=keep_alive)
+        exchange = Exchange(connection, b"/", b"", b"an-id", None, keep_alive=keep_alive)
         exchange.respond(Problem(413, "too much", headers={"Connection": "close"} if keep_alive else None).response())
         written = b"".join(connection.kept.written)
         assert written.lower().count(b"connection: close\r\n") == 1
@@ -207,7 +207,7 @@ def test_a_get_takes_no_longer_than_it_may(target: bytes) -> None:
 def test_a_long_body_is_handed_over_at_once_and_given_back_when_it_is_taken(paused: bool) -> None:
     async def scenario() -> None:
         connection, given_back = Connection(), asyncio.Event()
-        exchange = Exchange(connection, b"/", [], b"", b"an-id", None, keep_alive=True)
+        exchange = Exchange(connection, b"/", b"", b"an-id", None, keep_alive=True)
         if paused:
             connection.flow.pause_writing()
         waiting = exchange.send_long(200, b"content-length: 4\r\n", [b"lo", b"ng"], 30, given_back.set)
@@ -229,7 +229,7 @@ def test_a_long_body_is_handed_over_at_once_and_given_back_when_it_is_taken(paus
 def test_a_long_body_that_nobody_takes_is_given_back(end: str) -> None:
     async def scenario() -> None:
         connection, given_back = Connection(), asyncio.Event()
-        exchange = Exchange(connection, b"/", [], b"", b"an-id", None, keep_alive=True)
+        exchange = Exchange(connection, b"/", b"", b"an-id", None, keep_alive=True)
         connection.flow.pause_writing()
         waiting = exchange.send_long(200, b"", [b"lo", b"ng"], 0.01 if end == "stall" else 30, given_back.set)
         assert waiting is not None
@@ -251,7 +251,7 @@ def test_a_long_body_that_nobody_takes_is_given_back(end: str) -> None:
 def test_a_long_body_that_a_task_sends_leaves_the_connection_open() -> None:
     async def scenario() -> None:
         connection, given_back = Connection(), asyncio.Event()
-        exchange = Exchange(connection, b"/", [], b"", b"an-id", None, keep_alive=True)
+        exchange = Exchange(connection, b"/", b"", b"an-id", None, keep_alive=True)
         connection.flow.pause_writing()
 
         async def answer() -> None:
@@ -275,7 +275,7 @@ def test_a_long_body_that_a_task_sends_leaves_the_connection_open() -> None:
 def test_where_a_task_ends_without_an_answer_the_connection_is_closed() -> None:
     async def scenario() -> None:
         connection = Connection()
-        exchange = Exchange(connection, b"/", [], b"", b"an-id", None, keep_alive=True)
+        exchange = Exchange(connection, b"/", b"", b"an-id", None, keep_alive=True)
 
         async def half() -> None:
             await exchange.send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "chunk.h"
 #include "kafka.h"
@@ -19,6 +20,7 @@ client_functions kafka;
 
 #define PRODUCER 0 /* rd_kafka_type_t */
 #define FETCH 1    /* Kafka's API key */
+#define SHELF_SECONDS 1
 
 static bool ready = false;
 static _Thread_local client *newest = NULL;
@@ -34,11 +36,17 @@ typedef struct {
 /* Homes -------------------------------------------------------------------------------------- */
 
 /* A message is memory that the thread of its broker has asked the C library for. Freed by another thread it would have
- * both of them wait for one lock again and again, while the one reads the next answer and the other frees: a third of a
+ * both of them wait for one lock again and again, while the one reads the next answer and the other frees: a fifth of a
  * consumer's time. So messages that have been read are put down here, and their broker's thread frees them before it reads
- * its next answer: there always is one, since it always asks for more. */
+ * its next answer. A broker that leads none of the client's partitions any more has no next one, and librdkafka's thread for
+ * it does not end before its messages are freed: what has lain here for a second is freed by whoever takes records.
+ *
+ * rdkafka.h asks such interceptors for no calls of its own. Freeing a message of a Fetch calls nothing back and takes no lock
+ * that a broker's thread holds there (rd_kafka_buf_callback, rd_kafka_op_destroy; looked up in 2.15): to be looked at again
+ * with each librdkafka. */
 typedef struct {
     int32_t broker;
+    time_t since; /* the first of them lies here */
     uint64_t count;
     uint64_t capacity;
     void **messages;
@@ -58,6 +66,12 @@ static shelf *shelf_of(home *in, int32_t broker) {
         }
     }
     return NULL;
+}
+
+static time_t seconds_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
 }
 
 static void destroy_all(void *const *messages, uint64_t count) {
@@ -80,6 +94,7 @@ void home_bring(home *to, int32_t broker, void *const *messages, uint64_t count)
             on->capacity = 2 * (on->count + count);
             on->messages = must(realloc(on->messages, on->capacity * sizeof *on->messages));
         }
+        on->since = on->count == 0 ? seconds_now() : on->since;
         memcpy(on->messages + on->count, messages, count * sizeof *messages);
         on->count += count;
     }
@@ -87,6 +102,15 @@ void home_bring(home *to, int32_t broker, void *const *messages, uint64_t count)
     if (closed) {
         destroy_all(messages, count);
     }
+}
+
+static void free_shelf(home *in, shelf *from) {
+    shelf taken = *from;
+    *from = (shelf){.broker = taken.broker};
+    pthread_mutex_unlock(&in->lock);
+    destroy_all(taken.messages, taken.count);
+    free(taken.messages);
+    pthread_mutex_lock(&in->lock);
 }
 
 /* What an interceptor of librdkafka's is told in the broker's thread, before an answer is read. */
@@ -100,14 +124,23 @@ static int on_response(
     }
     pthread_mutex_lock(&in->lock);
     shelf *from = shelf_of(in, broker);
-    shelf taken = from != NULL ? *from : (shelf){0};
     if (from != NULL) {
-        *from = (shelf){.broker = broker};
+        free_shelf(in, from);
     }
     pthread_mutex_unlock(&in->lock);
-    destroy_all(taken.messages, taken.count);
-    free(taken.messages);
     return 0;
+}
+
+/* What no broker's thread has come for. */
+static void free_old(home *in) {
+    time_t now = seconds_now();
+    pthread_mutex_lock(&in->lock);
+    for (uint64_t number = 0; number < in->shelf_count; number++) {
+        if (in->shelves[number].count > 0 && now - in->shelves[number].since > SHELF_SECONDS) {
+            free_shelf(in, &in->shelves[number]);
+        }
+    }
+    pthread_mutex_unlock(&in->lock);
 }
 
 /* What is here still is freed, and what is brought later is freed at once. */
@@ -122,6 +155,12 @@ static void home_close(home *closed) {
     free(closed->shelves);
     closed->shelves = NULL;
     pthread_mutex_unlock(&closed->lock);
+}
+
+static int on_destroy(client *destroyed, void *opaque) {
+    (void)destroyed;
+    home_close(opaque); /* it waits for its messages */
+    return 0;
 }
 
 /* Intakes ------------------------------------------------------------------------------------ */
@@ -146,11 +185,12 @@ static int on_new(client *made, const void *configuration, void *opaque, char *e
     newest = made;
     newest_home = NULL;
     if (kafka.type(made) == PRODUCER) {
-        return kafka.interceptor_add_on_acknowledgement(made, "flowagg", outlet_acknowledged, outlet_reached());
+        return kafka.interceptor_add_on_acknowledgement(made, "flowagg", outlet_acknowledged, NULL);
     }
     newest_home = must(calloc(1, sizeof *newest_home)); /* for as long as the process lives: the interceptor may be called */
     pthread_mutex_init(&newest_home->lock, NULL);
-    return kafka.interceptor_add_on_response_received(made, "flowagg", on_response, newest_home);
+    int error_code = kafka.interceptor_add_on_response_received(made, "flowagg", on_response, newest_home);
+    return error_code != 0 ? error_code : kafka.interceptor_add_on_destroy(made, "flowagg", on_destroy, newest_home);
 }
 
 /* What librdkafka calls for plugin.library.paths. */
@@ -207,6 +247,17 @@ API int flowagg_intake_lead(intake *to, const char *topic, int32_t partition) {
     return 0;
 }
 
+/* Messages that were given back and are not freed yet. */
+API uint64_t flowagg_intake_shelved(intake *of) {
+    uint64_t count = 0;
+    pthread_mutex_lock(&of->messages->lock);
+    for (uint64_t number = 0; number < of->messages->shelf_count; number++) {
+        count += of->messages->shelves[number].count;
+    }
+    pthread_mutex_unlock(&of->messages->lock);
+    return count;
+}
+
 /* To be called before the client is closed, and once all chunks are released. */
 API void flowagg_intake_close(intake *closed) {
     home_close(closed->messages);
@@ -245,6 +296,7 @@ static void take_record(chunk *into, message *taken, void **messages) {
 
 /* Up to `most` messages. The first is waited for, then others for linger_ms. */
 API chunk *flowagg_intake_take(intake *from, uint64_t most, int wait_ms, int linger_ms) {
+    free_old(from->messages);
     chunk *into = chunk_with_room(most);
     message **found = must(malloc((most ? most : 1) * sizeof *found));
     void **messages = must(malloc((most ? most : 1) * sizeof *messages));

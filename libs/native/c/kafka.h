@@ -24,6 +24,7 @@ typedef struct queue queue;   /* rd_kafka_queue_t */
 typedef struct topic topic;   /* rd_kafka_topic_t */
 typedef int on_new_function(client *, const void *, void *, char *, size_t);
 typedef int on_acknowledgement_function(client *, message *, void *);
+typedef int on_destroy_function(client *, void *);
 typedef int on_response_function(
     client *, int, const char *, int32_t, int16_t, int16_t, int32_t, size_t, int64_t, int, void *);
 
@@ -32,6 +33,7 @@ typedef int on_response_function(
     X(const char *, err2str, (int))                                                               \
     X(int, conf_interceptor_add_on_new, (void *, const char *, on_new_function *, void *))        \
     X(int, interceptor_add_on_acknowledgement, (client *, const char *, on_acknowledgement_function *, void *)) \
+    X(int, interceptor_add_on_destroy, (client *, const char *, on_destroy_function *, void *))    \
     X(int, interceptor_add_on_response_received, (client *, const char *, on_response_function *, void *)) \
     X(queue *, queue_new, (client *))                                                             \
     X(queue *, queue_get_consumer, (client *))                                                    \
@@ -62,8 +64,7 @@ extern client_functions kafka;
 /* The client that this thread has made last with the plugin, once; NULL where there is none. */
 client *newest_client(void);
 
-/* A producer's interceptor, and what it keeps of that producer for as long as the process lives. */
-int outlet_acknowledged(client *by, message *acknowledged, void *reached);
-void *outlet_reached(void);
+/* A producer's interceptor. */
+int outlet_acknowledged(client *by, message *acknowledged, void *opaque);
 
 #endif

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "chunk.h"
 #include "kafka.h"
@@ -20,7 +21,6 @@
 #define AT_ONCE 512
 #define ANY_PARTITION (-1)
 #define UNKNOWN_PARTITION (-190) /* rd_kafka_resp_err_t */
-#define FEW_PARTITIONS 1024
 #define UNKNOWN_OFFSET (-1)
 #define TOKEN_BYTES 2048u
 #define LONGEST_PLACE 33u /* bytes of a token for a partition: "2147483647":9223372036854775807, */
@@ -45,6 +45,7 @@ typedef struct {
 typedef struct {
     pthread_mutex_t lock;
     parcel *first;
+    int bell; /* is written to when something comes to lie here; -1: none */
 } tray;
 
 struct parcel {
@@ -297,7 +298,15 @@ API int flowagg_parcel_record(
 API tray *flowagg_tray_new(void) {
     tray *made = must(calloc(1, sizeof *made));
     pthread_mutex_init(&made->lock, NULL);
+    made->bell = -1;
     return made;
+}
+
+/* bell: an eventfd, or the end of a pipe, that never blocks; -1: none any more. */
+API void flowagg_tray_ring(tray *on, int bell) {
+    pthread_mutex_lock(&on->lock);
+    on->bell = bell;
+    pthread_mutex_unlock(&on->lock);
 }
 
 static void settle(parcel *of, uint64_t count) {
@@ -306,6 +315,12 @@ static void settle(parcel *of, uint64_t count) {
         pthread_mutex_lock(&on->lock);
         of->next = on->first;
         on->first = of;
+        if (of->next == NULL && on->bell >= 0) {
+            uint64_t one = 1;
+            /* It fails where it has rung so often already that there is no room. */
+            ssize_t rung = write(on->bell, &one, sizeof one);
+            (void)rung;
+        }
         pthread_mutex_unlock(&on->lock);
     }
 }
@@ -363,60 +378,34 @@ static void tell(tag *on, int error, int32_t partition, int64_t offset) {
     settle(of, 1);
 }
 
-/* By partition, the offset that a record would be said to have if librdkafka counted on from one that it does not know.
- * One thread at a time is told of a partition. */
-typedef struct {
-    _Atomic int64_t few[FEW_PARTITIONS];
-    pthread_mutex_t lock; /* of the partitions behind them: */
-    int32_t partitions;
-    int64_t *more;
-} reached;
-
-void *outlet_reached(void) {
-    reached *made = must(calloc(1, sizeof *made));
-    pthread_mutex_init(&made->lock, NULL);
-    for (int32_t partition = 0; partition < FEW_PARTITIONS; partition++) {
-        atomic_init(&made->few[partition], INT64_MIN);
-    }
-    return made;
-}
+/* What this thread was told last, where that was no offset: the one that librdkafka would count on to. It tells of a batch
+ * record by record, without a pause. */
+static _Thread_local struct {
+    bool counts;
+    int32_t partition;
+    int64_t next;
+} unknown_from;
 
 /* An offset as it was told, or UNKNOWN_OFFSET. Where the broker says of a retry that it was a repeat, and does not know any
  * more where the records are, it answers with -1, and librdkafka counts up from there, record by record: 0, 1, 2, ... would
  * be taken for their offsets, and a position be too low. */
-static int64_t believed(reached *by, int32_t partition, int64_t offset) {
-    if (partition < 0) {
-        return UNKNOWN_OFFSET;
+static int64_t believed(int32_t partition, int64_t offset) {
+    bool counted = unknown_from.counts && unknown_from.partition == partition && unknown_from.next == offset;
+    if (partition < 0 || (offset >= 0 && !counted)) {
+        unknown_from.counts = false;
+        return partition < 0 ? UNKNOWN_OFFSET : offset;
     }
-    bool unknown;
-    if (partition < FEW_PARTITIONS) {
-        _Atomic int64_t *counted_on = &by->few[partition];
-        int64_t next = atomic_load_explicit(counted_on, memory_order_relaxed);
-        unknown = offset < 0 || offset == next;
-        if (unknown || next != INT64_MIN) {
-            atomic_store_explicit(counted_on, unknown ? offset + 1 : INT64_MIN, memory_order_relaxed);
-        }
-        return unknown ? UNKNOWN_OFFSET : offset;
-    }
-    int32_t place = partition - FEW_PARTITIONS;
-    pthread_mutex_lock(&by->lock);
-    if (place >= by->partitions) {
-        by->more = must(realloc(by->more, ((uint64_t)place + 1) * sizeof *by->more));
-        while (by->partitions <= place) {
-            by->more[by->partitions++] = INT64_MIN;
-        }
-    }
-    unknown = offset < 0 || offset == by->more[place];
-    by->more[place] = unknown ? offset + 1 : INT64_MIN;
-    pthread_mutex_unlock(&by->lock);
-    return unknown ? UNKNOWN_OFFSET : offset;
+    unknown_from.counts = true;
+    unknown_from.partition = partition;
+    unknown_from.next = offset + 1;
+    return UNKNOWN_OFFSET;
 }
 
 int outlet_acknowledged(client *by, message *acknowledged, void *opaque) {
-    (void)by;
+    (void)by, (void)opaque;
     int64_t offset = UNKNOWN_OFFSET;
     if (acknowledged->error == 0) {
-        offset = believed(opaque, acknowledged->partition, acknowledged->offset);
+        offset = believed(acknowledged->partition, acknowledged->offset);
     }
     if (acknowledged->private_ != NULL || acknowledged->payload == NULL) {
         return 0; /* of Python's: it has a report of its own */

@@ -57,6 +57,9 @@ class Connection(Protocol):
     def close_answered(self) -> None:
         """Close after an answer."""
 
+    def let_go(self) -> None:
+        """The connection is lost, and what it was for is answered."""
+
     def on_response_complete(self) -> None:
         """The answer is out: go on with the next request."""
 
@@ -85,7 +88,6 @@ class Exchange:
         "body",
         "disconnected",
         "head",
-        "headers",
         "keep_alive",
         "message_event",
         "more_body",
@@ -99,7 +101,6 @@ class Exchange:
         self,
         connection: Connection,
         target: bytes,
-        headers: Headers,
         body: bytes,
         request_id: bytes,
         head: object,
@@ -109,7 +110,6 @@ class Exchange:
         self._connection = connection
         self._request_id = request_id
         self.target = target
-        self.headers = headers
         self.head = head
         self.body = body
         self.keep_alive = keep_alive
@@ -245,9 +245,11 @@ class Exchange:
     def _complete(self) -> None:
         connection = self._connection
         self.response_complete = True
+        self.body = b""  # the connection holds this until its next request
         self.on_cancel = None  # it may hold this: no cycle of references is left
         connection.server_state.tasks.discard(self)
         if self.disconnected:
+            connection.let_go()
             return
         if not self.keep_alive:
             connection.close_answered()

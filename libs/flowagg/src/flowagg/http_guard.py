@@ -157,6 +157,20 @@ class Guard(HttpToolsProtocol):
             transport.abort()
 
     @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # No cycle of references is left of a connection that may have been there for days.
+        self._closing_transport = None
+        self._gathered = self._unparsed = b""
+        self.pipeline.clear()
+        if self.cycle is not None and self.cycle.response_complete:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """The connection is lost, and what it was for is answered."""
+        self.cycle = self._running = self._whole = None  # type: ignore[assignment]
+
+    @override
     def data_received(self, data: bytes) -> None:
         if self._lingering:
             self._lingered += len(data)
@@ -181,14 +195,9 @@ class Guard(HttpToolsProtocol):
             return False
         self._idle_since = None
         self._since = self.loop.time()
+        self._fed = 0
         self._running = self.cycle = exchange = Exchange(  # type: ignore[assignment]
-            self,
-            known.target,
-            known.headers,
-            data[size:],
-            known.request_id or new_request_id(),
-            known.said,
-            keep_alive=self._stays(),
+            self, known.target, data[size:], new_request_id(), known.said, keep_alive=self._stays()
         )
         self.endpoint.begin(exchange)
         return True
@@ -211,14 +220,20 @@ class Guard(HttpToolsProtocol):
             if self._whole is not None and self.endpoint is not None:
                 exchange, self._whole = self._whole, None
                 if first and self._silent and start >= len(data):
-                    self.known_heads.keep(data, exchange, _sane_id(exchange.headers))
+                    self._keep_head(data, exchange)
                 self.endpoint.begin(exchange)
         if self._gathering:
             # The rest may take long to come: ASGI's way has the bounds for that.
             self._gathering = False
             self._begin()
-            if self._gathered:
-                super().on_body(self._gathered)
+            body, self._gathered = self._gathered, b""
+            if body:
+                super().on_body(body)
+
+    def _keep_head(self, data: bytes, exchange: Exchange) -> None:
+        """Keep the head of an exchange that the parser has made of data, if its requests are all alike."""
+        if exchange.keep_alive and _sane_id(self.headers) is None:
+            self.known_heads.keep(data, exchange.target, len(exchange.body), exchange.head)
 
     def _feed(self, data: bytes) -> None:
         self._fed += len(data)
@@ -347,8 +362,9 @@ class Guard(HttpToolsProtocol):
             parser = self.parser
             keep_alive = self._stays() and parser.get_http_version() != "1.0" and parser.should_keep_alive()
             # Not begun here: an answer may have the parser go on, which is in the middle of this call.
+            body, self._gathered = self._gathered, b""  # the exchange lets it go
             self._whole = self._running = self.cycle = Exchange(  # type: ignore[assignment]
-                self, self.url, self.headers, self._gathered, self._request_id(), self._said, keep_alive=keep_alive
+                self, self.url, body, self._request_id(), self._said, keep_alive=keep_alive
             )
             return
         super().on_message_complete()

@@ -9,22 +9,19 @@ from typing import Final
 
 import msgspec
 
-from flowagg.exchange import Exchange, Headers
-
-KNOWN_HEADS: Final = 1024
+KNOWN_HEADS: Final = 512
 """Heads that are kept, of all connections; all are let go when there are more."""
 KNOWN_HEAD_BYTES: Final = 1024
-"""Longest head that is kept: those that are take some 4 MiB at most."""
+"""Longest head that is kept. An agent's takes 1 KiB of memory, and one that is made for it some 20 KiB."""
+_SEEN_ONCE: Final = 8 * KNOWN_HEADS
 
 _END: Final = b"\r\n\r\n"
 
 
 class KnownHead(msgspec.Struct, frozen=True):
-    """What a head says. request_id: its own, if it has one. body_bytes: behind it. said: what the endpoint has read."""
+    """What a head says. body_bytes: behind it. said: what the endpoint has read."""
 
     target: bytes
-    headers: Headers
-    request_id: bytes | None
     body_bytes: int
     said: object
 
@@ -39,20 +36,27 @@ class KnownHeads:
 
     def __init__(self) -> None:
         self._heads = dict[bytes, KnownHead]()
+        self._once = set[int]()  # hashes: many a head comes never again, and would push out those that do
         self.get = self._heads.get
 
     def __len__(self) -> int:
         return len(self._heads)
 
-    def keep(self, data: bytes, exchange: Exchange, request_id: bytes | None) -> None:
-        """Keep the head of an exchange that the parser has made of data, and of nothing before or behind them.
+    def keep(self, data: bytes, target: bytes, body_bytes: int, said: object) -> None:
+        """Keep a head that the parser has read in data, which are it and its body, and nothing before or behind them.
 
-        One that ends its connection is not kept; nor one in which the parser sees another end than end_of_head does.
+        It is kept once it has come twice. One in which the parser sees another end than end_of_head does is not.
         """
-        size = len(data) - len(exchange.body)
-        if not exchange.keep_alive or size > KNOWN_HEAD_BYTES or end_of_head(data) != size:
+        size = len(data) - body_bytes
+        if size > KNOWN_HEAD_BYTES or end_of_head(data) != size:
+            return
+        head = data[:size]
+        mark = hash(head)
+        if mark not in self._once:
+            if len(self._once) >= _SEEN_ONCE:
+                self._once.clear()
+            self._once.add(mark)
             return
         if len(self._heads) >= KNOWN_HEADS:
             self._heads.clear()
-        headers = tuple(exchange.headers)
-        self._heads[data[:size]] = KnownHead(exchange.target, headers, request_id, len(exchange.body), exchange.head)
+        self._heads[head] = KnownHead(target, body_bytes, said)

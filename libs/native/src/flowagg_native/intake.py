@@ -40,6 +40,12 @@ class Intake:
         self._taken.add(chunk)
         return chunk
 
+    @property
+    def shelved(self) -> int:
+        """Messages whose chunks are gone, and which their broker's thread has still to free (c/intake.c)."""
+        count: int = calls.intake_shelved(self._open())
+        return count
+
     def close(self) -> None:
         """Take no more, and give back what was taken: chunks that are still there are empty then."""
         for chunk in self._taken:

@@ -84,6 +84,13 @@ class Tray:
     def __len__(self) -> int:
         return len(self._on_way)
 
+    def ring(self, bell: int) -> None:
+        """Have a file be written to, by any thread, when a parcel is complete and none was; -1: none any more.
+
+        bell: an eventfd or the end of a pipe, which never blocks.
+        """
+        calls.tray_ring(self._handle, bell)
+
     def send(self, parcel: Parcel, partitions: int, complete: Callable[[], object]) -> "Sending":
         """Begin to hand a parcel over. complete: called by serve() once all is told.
 

@@ -139,16 +139,16 @@ class Exchanged:
         flows.settle(get, given)
         if given.held:
             self._observe(304)
-            exchange.answer(304, _lines(given))
             self._end()
+            exchange.answer(304, _lines(given))
             return None
         self._observe(200)
         entry = get.entry
         body = EMPTY if entry is None else entry.body
         fields = b"%bcontent-length: %d\r\ncontent-type: application/json\r\n" % (_lines(given), body.size)
         if entry is None or len(body.chunks) == 1:
-            exchange.answer(200, fields, body.chunks[0])
             self._end()
+            exchange.answer(200, fields, body.chunks[0])
             return None
         if not exchange.is_encrypted:
             get.entry = None  # it is released when it is sent

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -34,7 +35,8 @@ from flowagg_writer.settings import WriterSettings
 
 _log = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.001  # while records are in flight
+_POLL_SECONDS = 0.001  # while records are in flight that Python has handed over
+_TIDY_SECONDS = 0.01  # while others are: librdkafka has their memory until its reports are taken
 _IDLE_POLL_SECONDS = 1.0  # for errors and statistics
 _LAST_FLUSH_SECONDS = 1.0
 _FAILURES_TO_DOUBT = 3
@@ -86,7 +88,7 @@ class Log:
 
     Delivery reports of records that Python has handed over are served by the loop itself, every millisecond while
     records are in flight, those of many requests in one go. Those of parcels are counted by the compiled library in
-    librdkafka's threads; the loop takes the parcels that are complete.
+    librdkafka's threads, which rings a bell; the loop takes the parcels that are complete.
     """
 
     def __init__(self, settings: WriterSettings) -> None:
@@ -94,11 +96,14 @@ class Log:
         self._topic_name = settings.kafka_topic
         self._fatal: str | None = None
         self._tray = Tray()
+        self._client_knows = False  # the topic's partitions: it has got a parcel through
         self._producer, self._outlet = self._new_producer()
         self._look_ups = LookUps(settings, "writer")
         self._known = KnownKeys(settings.known_keys)
         self._partition_of = partitioner()
+        self._bell = -1
         self._in_flight_bytes = 0
+        self._reports_due = 0  # batches in flight that Python has handed over
         metrics.IN_FLIGHT_BYTES.set_function(lambda: self._in_flight_bytes)
         self._deadlines = Deadlines(settings.post_timeout_seconds)
         self._topic: Topic | None = None
@@ -127,6 +132,10 @@ class Log:
         return Producer(with_plugin(properties)), Outlet(self._topic_name)
 
     async def __aenter__(self) -> "Log":
+        if hasattr(os, "eventfd"):  # else parcels are looked after as often as reports
+            self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            asyncio.get_running_loop().add_reader(self._bell, self._serve_tray)
+            self._tray.ring(self._bell)
         self._tasks = [
             asyncio.create_task(self._serve_reports()),
             asyncio.create_task(self._watch_topic()),
@@ -141,6 +150,11 @@ class Log:
         left = await self._flush(self._producer)
         if self._outlet is not None:
             self._outlet.close()
+        if self._bell >= 0:
+            self._tray.ring(-1)
+            asyncio.get_running_loop().remove_reader(self._bell)
+            os.close(self._bell)
+            self._bell = -1
         if left:
             _log.error(
                 "records were not delivered before the end; no client was told that they were",
@@ -168,6 +182,7 @@ class Log:
         _log.error("the producer has failed for good; a new one takes its place", extra={"reason": self._fatal})
         old, outlet, self._fatal = self._producer, self._outlet, None
         self._producer, self._outlet = self._new_producer()
+        self._client_knows = False
         old.purge()
         try:
             await self._flush(old)
@@ -247,15 +262,27 @@ class Log:
 
         def complete() -> None:  # by the tray: in the loop's own turn, and not in that of a call of the client's
             self._in_flight_bytes -= size_bytes
+            if not self._client_knows:
+                self._client_knows = batch.told().error is None
             if awaited:
                 self._deadlines.clear(deadline)
-                ended(appending)
+                try:
+                    ended(appending)
+                except Exception:  # those behind it on the tray are to be answered all the same
+                    _log.exception("a POST failed")
 
         assert self._outlet is not None  # noqa: S101 - else no batch is one
         deadline = self._deadlines.set(expire)
         self._in_flight_bytes += size_bytes
         self._wake.set()
-        batch.send(self._outlet, self._tray, len(topic.partitions), complete)
+        batch.send(self._outlet, self._tray, self._partitions(topic), complete)
+
+    def _partitions(self, topic: Topic) -> int:
+        """As many as a parcel may be sent to, 0: that is for the client to say.
+
+        Records for partitions that a client does not know when it hears of the topic first would fail.
+        """
+        return len(topic.partitions) if self._client_knows else 0
 
     def _admit(self, batch: Batch | ParcelBatch) -> Topic:
         batch.check(self._known)
@@ -283,6 +310,7 @@ class Log:
             # Here and not when the wait is over: records of a POST that has timed out, or of a client that has gone,
             # still count as in flight until reported.
             self._in_flight_bytes -= size_bytes
+            self._reports_due -= 1
             wake()
 
         count = batch.count  # they are gone once they are handed over
@@ -290,10 +318,11 @@ class Log:
             wake()
             return Appending(topic.topic_id, count, Acknowledgements(0, complete).told), iter(())
         self._in_flight_bytes += size_bytes
+        self._reports_due += 1
         self._wake.set()
         if isinstance(batch, ParcelBatch):
             assert self._outlet is not None  # noqa: S101 - else no batch is one
-            steps = batch.hand_over(self._outlet, self._tray, len(topic.partitions), complete)
+            steps = batch.hand_over(self._outlet, self._tray, self._partitions(topic), complete)
             return Appending(topic.topic_id, count, batch.told), steps
         acknowledgements = Acknowledgements(count, complete)
         produce = self._producer.produce
@@ -310,13 +339,18 @@ class Log:
             if self._fatal is not None:
                 await self._replace_producer()
             if self._in_flight_bytes:
-                await asyncio.sleep(_POLL_SECONDS)
+                await asyncio.sleep(_POLL_SECONDS if self._reports_due or self._bell < 0 else _TIDY_SECONDS)
                 continue
             self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), _IDLE_POLL_SECONDS)
             except TimeoutError:
                 continue
+
+    def _serve_tray(self) -> None:
+        """The bell has rung."""
+        os.eventfd_read(self._bell)
+        self._tray.serve()
 
     async def _flush(self, producer: Producer) -> int:
         """Serve a producer's last reports, for a bounded time; how many records have none yet."""
