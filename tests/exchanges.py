@@ -68,9 +68,6 @@ class Connection:
     def close_answered(self) -> None:
         self.transport.close()
 
-    def let_go(self) -> None:
-        """Nothing is held."""
-
     def on_response_complete(self) -> None:
         assert not self.complete.is_set()
         self.complete.set()

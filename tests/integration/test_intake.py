@@ -159,7 +159,7 @@ def test_a_client_ends_with_messages_that_are_read_and_not_freed(place: Place, l
     fetch_until(log, lambda fetched: 0 in fetched.assigned)
     log.restart(0, fx.Start(0, -1))
     fetch_until(log, lambda fetched: 0 in fetched.ends)
-    closing = threading.Thread(target=log.close)
+    closing = threading.Thread(target=log.close, daemon=True)
     closing.start()
     closing.join(20)
     assert not closing.is_alive()

@@ -240,34 +240,64 @@ def test_line_ends_between_requests_are_no_head_that_grows() -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize("end", ["answered", "while it waits"])
-def test_neither_a_body_nor_a_connection_outlives_its_use(end: str) -> None:
-    """Garbage in cycles that is old is not collected: connections may be."""
+def gone_with(scenario: Callable[[Server, Seen, Guard], Any], *, later: bool) -> None:
+    """Nothing holds a connection that was lost; a collection of old garbage may never come."""
 
-    async def scenario() -> None:
-        seen = Seen(later=end != "answered")
+    async def lose() -> None:
+        seen = Seen(later=later)
         server = Server(seen)
         protocol, transport = server.connect()
-        protocol.data_received(POST.replace(b": 2", b": 9000") + b"y" * 9000)
-        exchange = cast(Exchange, protocol.cycle)
-        if end == "answered":
-            assert (exchange.body, protocol._gathered) == (b"", b"")
+        await scenario(server, seen, protocol)
         gone = weakref.ref(protocol)
-        del exchange
+        transport.closed = True
         protocol.connection_lost(None)
         server.state.connections.clear()
-        transport.closed = True
         del protocol
-        if end != "answered":
+        while seen.waiting:
             seen.waiting.pop().answer(200, b"", b"nobody reads it")
+        await turns()
         assert gone() is None
 
     gc.collect()
     gc.disable()
     try:
-        run(scenario)
+        asyncio.run(lose())
     finally:
         gc.enable()
+
+
+async def answered(_: Server, __: Seen, protocol: Guard) -> None:
+    protocol.data_received(POST.replace(b": 2", b": 9000") + b"y" * 9000)
+    assert (cast(Exchange, protocol.cycle).body, protocol._gathered) == (b"", b"")
+
+
+async def in_hand(_: Server, seen: Seen, protocol: Guard) -> None:
+    protocol.data_received(POST + b"12")
+    assert len(seen.waiting) == 1
+
+
+async def in_a_pipeline(_: Server, seen: Seen, protocol: Guard) -> None:
+    for _ in range(3):
+        protocol.data_received(POST + b"12")
+    await turns()
+    assert (len(seen.waiting), len(protocol.pipeline)) == (1, 1)
+
+
+async def answered_by_asgi(server: Server, _: Seen, protocol: Guard) -> None:
+    protocol.data_received(POST.replace(b"/flows", b"/other") + b"12")
+    await turns()
+    assert server.state.total_requests == 1
+
+
+async def in_hand_by_asgi(server: Server, _: Seen, protocol: Guard) -> None:
+    protocol.data_received(POST.replace(b"/flows", b"/other") + b"1")
+    await turns()
+    assert (server.state.total_requests, len(server.state.tasks)) == (0, 1)
+
+
+@pytest.mark.parametrize("scenario", [answered, in_hand, in_a_pipeline, answered_by_asgi, in_hand_by_asgi])
+def test_neither_a_body_nor_a_connection_outlives_its_use(scenario: Any) -> None:
+    gone_with(scenario, later=scenario is not answered)
 
 
 heads = st.tuples(

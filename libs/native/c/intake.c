@@ -20,7 +20,7 @@ client_functions kafka;
 
 #define PRODUCER 0 /* rd_kafka_type_t */
 #define FETCH 1    /* Kafka's API key */
-#define SHELF_SECONDS 1
+#define SHELF_SECONDS 2 /* whole ones that begin meanwhile */
 
 static bool ready = false;
 static _Thread_local client *newest = NULL;
@@ -39,7 +39,7 @@ typedef struct {
  * both of them wait for one lock again and again, while the one reads the next answer and the other frees: a fifth of a
  * consumer's time. So messages that have been read are put down here, and their broker's thread frees them before it reads
  * its next answer. A broker that leads none of the client's partitions any more has no next one, and librdkafka's thread for
- * it does not end before its messages are freed: what has lain here for a second is freed by whoever takes records.
+ * it does not end before its messages are freed: what has lain here for a second or two is freed by whoever takes records.
  *
  * rdkafka.h asks such interceptors for no calls of its own. Freeing a message of a Fetch calls nothing back and takes no lock
  * that a broker's thread holds there (rd_kafka_buf_callback, rd_kafka_op_destroy; looked up in 2.15): to be looked at again
@@ -136,7 +136,7 @@ static void free_old(home *in) {
     time_t now = seconds_now();
     pthread_mutex_lock(&in->lock);
     for (uint64_t number = 0; number < in->shelf_count; number++) {
-        if (in->shelves[number].count > 0 && now - in->shelves[number].since > SHELF_SECONDS) {
+        if (in->shelves[number].count > 0 && now - in->shelves[number].since >= SHELF_SECONDS) {
             free_shelf(in, &in->shelves[number]);
         }
     }

@@ -57,9 +57,6 @@ class Connection(Protocol):
     def close_answered(self) -> None:
         """Close after an answer."""
 
-    def let_go(self) -> None:
-        """The connection is lost, and what it was for is answered."""
-
     def on_response_complete(self) -> None:
         """The answer is out: go on with the next request."""
 
@@ -249,7 +246,6 @@ class Exchange:
         self.on_cancel = None  # it may hold this: no cycle of references is left
         connection.server_state.tasks.discard(self)
         if self.disconnected:
-            connection.let_go()
             return
         if not self.keep_alive:
             connection.close_answered()

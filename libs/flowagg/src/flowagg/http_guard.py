@@ -159,15 +159,13 @@ class Guard(HttpToolsProtocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._running is not None:  # it may be another one than the last of a pipeline
+            self._running.disconnected = True
+            self._running.message_event.set()
         # No cycle of references is left of a connection that may have been there for days.
         self._closing_transport = None
         self._gathered = self._unparsed = b""
         self.pipeline.clear()
-        if self.cycle is not None and self.cycle.response_complete:
-            self.let_go()
-
-    def let_go(self) -> None:
-        """The connection is lost, and what it was for is answered."""
         self.cycle = self._running = self._whole = None  # type: ignore[assignment]
 
     @override
@@ -330,7 +328,7 @@ class Guard(HttpToolsProtocol):
         self.scope["state"]["request_id"] = request_id.decode("ascii")
         cycle.default_headers = [*cycle.default_headers, (b"x-request-id", request_id)]
         cycle.transport = self._closing_transport  # type: ignore[assignment]
-        cycle.send_500_response = lambda: _answer_failure(cycle)  # type: ignore[method-assign]
+        cycle.__class__ = _Cycle
         if not self._stays():
             cycle.keep_alive = False
 
@@ -589,10 +587,12 @@ def _document(problem: Problem) -> bytes:
     return f"{line}{head}\r\n".encode("latin-1") + bytes(response.body)
 
 
-async def _answer_failure(cycle: RequestResponseCycle) -> None:
-    """In the place of uvicorn's text/plain 500."""
-    failure = fault()
-    await send_response(failure.response(), cycle.send)
+class _Cycle(RequestResponseCycle):
+    """uvicorn's, but for its text/plain 500."""
+
+    async def send_500_response(self) -> None:
+        """Answer the problem document of a fault."""
+        await send_response(fault().response(), self.send)
 
 
 async def send_response(response: Response, send: Any) -> None:

@@ -57,6 +57,6 @@ class KnownHeads:
                 self._once.clear()
             self._once.add(mark)
             return
-        if len(self._heads) >= KNOWN_HEADS:
+        if len(self._heads) >= KNOWN_HEADS and head not in self._heads:
             self._heads.clear()
         self._heads[head] = KnownHead(target, body_bytes, said)

@@ -96,7 +96,7 @@ class Log:
         self._topic_name = settings.kafka_topic
         self._fatal: str | None = None
         self._tray = Tray()
-        self._client_knows = False  # the topic's partitions: it has got a parcel through
+        self._client_knows = False  # the topic's partitions
         self._producer, self._outlet = self._new_producer()
         self._look_ups = LookUps(settings, "writer")
         self._known = KnownKeys(settings.known_keys)
@@ -104,6 +104,7 @@ class Log:
         self._bell = -1
         self._in_flight_bytes = 0
         self._reports_due = 0  # batches in flight that Python has handed over
+        self._hurry = asyncio.Event()  # the first of them is handed over
         metrics.IN_FLIGHT_BYTES.set_function(lambda: self._in_flight_bytes)
         self._deadlines = Deadlines(settings.post_timeout_seconds)
         self._topic: Topic | None = None
@@ -251,6 +252,8 @@ class Log:
         deadline = self._deadlines.set(end)
 
     def _begin_parcel(self, batch: ParcelBatch, topic: Topic, ended: Callable[[Appending], None]) -> None:
+        outlet = self._outlet
+        assert outlet is not None  # noqa: S101 - else no batch is one
         appending = Appending(topic.topic_id, batch.count, batch.told, partial(batch.answer, self._tray))
         size_bytes = batch.size_bytes
         awaited = True
@@ -262,8 +265,7 @@ class Log:
 
         def complete() -> None:  # by the tray: in the loop's own turn, and not in that of a call of the client's
             self._in_flight_bytes -= size_bytes
-            if not self._client_knows:
-                self._client_knows = batch.told().error is None
+            self._learn(batch, outlet)
             if awaited:
                 self._deadlines.clear(deadline)
                 try:
@@ -271,11 +273,10 @@ class Log:
                 except Exception:  # those behind it on the tray are to be answered all the same
                     _log.exception("a POST failed")
 
-        assert self._outlet is not None  # noqa: S101 - else no batch is one
         deadline = self._deadlines.set(expire)
         self._in_flight_bytes += size_bytes
         self._wake.set()
-        batch.send(self._outlet, self._tray, self._partitions(topic), complete)
+        batch.send(outlet, self._tray, self._partitions(topic), complete)
 
     def _partitions(self, topic: Topic) -> int:
         """As many as a parcel may be sent to, 0: that is for the client to say.
@@ -283,6 +284,11 @@ class Log:
         Records for partitions that a client does not know when it hears of the topic first would fail.
         """
         return len(topic.partitions) if self._client_knows else 0
+
+    def _learn(self, told: ParcelBatch, outlet: Outlet) -> None:
+        """A client that has got a parcel through knows the topic. outlet: of the client."""
+        if not self._client_knows and outlet is self._outlet:
+            self._client_knows = told.told().error is None
 
     def _admit(self, batch: Batch | ParcelBatch) -> Topic:
         batch.check(self._known)
@@ -304,13 +310,17 @@ class Log:
         self, batch: Batch | ParcelBatch, topic: Topic, wake: Callable[[], object]
     ) -> tuple[Appending, Iterator[None]]:
         """What becomes of the batch, and the steps that hand it over. wake: called once all records are reported."""
-        size_bytes = batch.size_bytes
+        size_bytes, outlet = batch.size_bytes, self._outlet
+        parcel = batch if isinstance(batch, ParcelBatch) else None
 
         def complete() -> None:
             # Here and not when the wait is over: records of a POST that has timed out, or of a client that has gone,
             # still count as in flight until reported.
             self._in_flight_bytes -= size_bytes
-            self._reports_due -= 1
+            if parcel is None:
+                self._reports_due -= 1
+            elif outlet is not None:
+                self._learn(parcel, outlet)
             wake()
 
         count = batch.count  # they are gone once they are handed over
@@ -318,12 +328,13 @@ class Log:
             wake()
             return Appending(topic.topic_id, count, Acknowledgements(0, complete).told), iter(())
         self._in_flight_bytes += size_bytes
-        self._reports_due += 1
         self._wake.set()
         if isinstance(batch, ParcelBatch):
-            assert self._outlet is not None  # noqa: S101 - else no batch is one
-            steps = batch.hand_over(self._outlet, self._tray, self._partitions(topic), complete)
+            assert outlet is not None  # noqa: S101 - else no batch is one
+            steps = batch.hand_over(outlet, self._tray, self._partitions(topic), complete)
             return Appending(topic.topic_id, count, batch.told), steps
+        self._reports_due += 1
+        self._hurry.set()
         acknowledgements = Acknowledgements(count, complete)
         produce = self._producer.produce
         steps = batch.hand_over(produce, self._topic_name, acknowledgements, self._known, self._partition_of)
@@ -339,13 +350,22 @@ class Log:
             if self._fatal is not None:
                 await self._replace_producer()
             if self._in_flight_bytes:
-                await asyncio.sleep(_POLL_SECONDS if self._reports_due or self._bell < 0 else _TIDY_SECONDS)
+                await self._pause()
                 continue
             self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), _IDLE_POLL_SECONDS)
             except TimeoutError:
                 continue
+
+    async def _pause(self) -> None:
+        """Until reports are to be looked for again, while something is in flight."""
+        if self._reports_due or self._bell < 0:
+            await asyncio.sleep(_POLL_SECONDS)
+            return
+        self._hurry.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), _TIDY_SECONDS)
 
     def _serve_tray(self) -> None:
         """The bell has rung."""
