@@ -277,8 +277,8 @@ async def in_hand(_: Server, seen: Seen, protocol: Guard) -> None:
 
 
 async def in_a_pipeline(_: Server, seen: Seen, protocol: Guard) -> None:
-    for _ in range(3):
-        protocol.data_received(POST + b"12")
+    for number in range(3):
+        protocol.data_received(POST + b"%02d" % number)
     await turns()
     assert (len(seen.waiting), len(protocol.pipeline)) == (1, 1)
 

@@ -10,7 +10,7 @@ class ConsumerSettings(KafkaSettings, RedisSettings):
     """What the consumer reads from the environment."""
 
     batch_records: int = Field(
-        100_000, ge=1, le=1_000_000, description="Records of a partition after which they are applied, in one call."
+        1_000_000, ge=1, le=10_000_000, description="Records of a partition after which they are applied, in one call."
     )
     batch_writes: int = Field(
         20_000,
