@@ -8,6 +8,7 @@ at; a loop fails when it takes more than BAND times its reference. Prints what t
 """
 
 import argparse
+import asyncio
 import gc
 import statistics
 import sys
@@ -17,10 +18,12 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
+import uvicorn
 from flowagg.flow import ByteCounts, Flow, encode_key, encode_value
+from flowagg.http_guard import Limits, Phase, guard
 from flowagg.view import Meta, encode_totals, totals_field
 from flowagg_consumer.marks import Window
 from flowagg_consumer.native import NativeRecords, NativeTotals
@@ -30,16 +33,22 @@ from flowagg_load.generator import Shape, flows
 from flowagg_native.outlet import Parcel
 from flowagg_reader.compiled import render_compiled
 from flowagg_reader.union import render
+from flowagg_writer.app import create_app
 from flowagg_writer.batch import Acknowledgements, KnownKeys, plan
+from flowagg_writer.log import Log
+from flowagg_writer.parcels import ParcelBatch
 from flowagg_writer.partitioner import partitioner
+from flowagg_writer.settings import WriterSettings
+from uvicorn.server import ServerState
 
 BAND: Final = 1.5
 REFERENCE: Final = {
     "consumer": 0.23,
     "consumer, Python": 1.55,
-    "writer": 1.0,
+    "writer": 0.72,
     "writer, Python": 2.5,
     "writer, keyed": 6.1,
+    "requests": 13.0,
     "reader": 3.0,
     "reader, Python": 9.0,
 }
@@ -66,7 +75,14 @@ def main() -> None:
     given = parser.parse_args()
     gc.set_threshold(100_000, 50, 100)  # as the services do
     sample = list(islice(flows(Shape(keys=_KEYS, hours=3), seed=1), _FLOWS))
-    loops = [*consumer(sample), parcels(sample), writer(sample), writer(sample, "guard"), *reader(sample)]
+    loops = [
+        *consumer(sample),
+        parcels(sample),
+        writer(sample),
+        writer(sample, "guard"),
+        requests(sample),
+        *reader(sample),
+    ]
     gc.freeze()
     print(f"{len(sample):,} flows over {_KEYS:,} flow keys, {given.turns} turns; ns of CPU per flow, medians")
     print(f"{'':16}{'bare':>8}{'hot':>8}{'ratio':>8}{'reference':>11}")
@@ -178,6 +194,78 @@ def parcels(sample: list[Flow]) -> Loop:
         return sum(len(parcel) for parcel in map(Parcel.of, bodies) if parcel is not None)
 
     return Loop("writer", bare, hot)
+
+
+class _Transport:
+    """Of a client that takes all."""
+
+    def __init__(self) -> None:
+        self.answers = 0
+
+    def write(self, _: bytes) -> None:
+        self.answers += 1
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_extra_info(self, _: str) -> None:
+        """Nothing is known of it."""
+
+
+class _Log:
+    """Has every batch at once."""
+
+    def __init__(self) -> None:
+        self._taken: list[tuple[int, Callable[[Any], None]]] = []
+
+    def begin(self, batch: ParcelBatch, ended: Callable[[Any], None]) -> None:
+        self._taken.append((batch.count, ended))
+
+    def acknowledge(self) -> None:
+        """Whatever was taken."""
+        for count, ended in self._taken:
+            ended(_Appended(count))
+        self._taken.clear()
+
+
+class _Appended(msgspec.Struct):
+    count: int
+
+    def answer(self) -> bytes:
+        """That of any parcel."""
+        return b'{"accepted":1,"position":"eyJ0IjoidG9waWMiLCJwIjp7IjAiOjF9fQ"}'
+
+
+def requests(sample: list[Flow]) -> Loop:
+    """From the bytes of a POST of one flow, by a client that has sent others, to those of its answer; without Kafka.
+
+    Bare: decode the flow, encode an answer.
+    """
+    bodies = [msgspec.json.encode([flow]) for flow in sample]
+    head = b"POST /flows HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    packets = [head % len(body) + body for body in bodies]
+    decode, encode = msgspec.json.Decoder(list[Flow]).decode, msgspec.json.encode
+    log, loop, transport = _Log(), asyncio.new_event_loop(), _Transport()
+    application: Any = create_app(WriterSettings(), cast(Log, log))
+    protocol = guard(Limits(), Phase(), application.exchanges)
+    config = uvicorn.Config(application, http=protocol, ws="none", lifespan="off")
+    config.load()
+    connection = protocol(config, ServerState(), {}, loop)
+    connection.connection_made(cast(Any, transport))
+
+    def bare() -> object:
+        return sum(len(encode({"accepted": len(decode(body)), "position": "eyJ0Ij"})) for body in bodies)
+
+    def hot() -> object:
+        before = transport.answers
+        for packet in packets:
+            connection.data_received(packet)
+            log.acknowledge()
+        if transport.answers != before + len(packets):
+            raise AssertionError("a request was not answered")
+        return transport
+
+    return Loop("requests", bare, hot)
 
 
 def reader(sample: list[Flow]) -> list[Loop]:

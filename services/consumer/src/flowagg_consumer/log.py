@@ -46,7 +46,7 @@ _SEEK_PAUSE_SECONDS: Final = 0.001
 _QUEUED_MESSAGES: Final = 40_000  # fetched ahead, within FLOWAGG_PREFETCH_BYTES
 _MOST_MESSAGES: Final = 1_000
 """So many at a time are folded while they are in the processor's caches, and their memory serves the next ones."""
-_MOST_TAKEN: Final = 8_000
+_MOST_TAKEN: Final = 4_000
 """By the compiled library, in which they are smaller; each fetch costs the same in Python, whatever it brings."""
 
 # Brokers that do not know the question, and users that may not ask it.
