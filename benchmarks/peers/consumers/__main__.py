@@ -3,10 +3,10 @@
     python -m benchmarks.peers.consumers [--flows N] [--shape SUBSTRING] [--only NAME]... [--whole]
 
 A real Kafka and a real Redis on this machine. Each topic is filled once; every peer reads it from the beginning, alone,
-and is timed from its first applied flow to its last (peers.py says what that is), with the CPU time of its process,
-of Redis and of Kafka over the same span. Then its totals are read back and compared with the true ones. One that is not
-at the end after --seconds has the rate until then. For the last table each is killed with -9 --kills times on its way
-through a topic, and started again. The exit status says whether the bars hold.
+and is timed from its first applied flow (ours from before it reads the first; peers.py says more) to its last, with the
+CPU time of its process, of Redis and of Kafka over the same span. Then its totals are read back and compared with the
+true ones. One that is not at the end after --seconds has the rate until then. For the last table each is killed with -9
+--kills times on its way through a topic, and started again. The exit status says whether the bars hold.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def run(argv: Sequence[str]) -> list[Bar]:
     parser = argparse.ArgumentParser(
         prog="benchmarks.peers.consumers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--flows", type=int, default=2_000_000, help="in each topic")
+    parser.add_argument("--flows", type=int, default=6_000_000, help="in each topic")
     parser.add_argument("--kill-flows", type=int, default=300_000, help="in the topic of the kills; 0: none")
     parser.add_argument("--seconds", type=float, default=20.0, help="longest time for one peer on one topic")
     parser.add_argument("--kills", type=int, default=3, help="of each peer with one thread")

@@ -4,6 +4,10 @@ What counts as applied: for ours what the positions in Redis say, which are writ
 what it has committed; for Bytewax what it has written to Redis; for Kafka Streams, Quix and Faust what has been added
 to the state in their process, before it is committed or in the changelog. That favours these, by up to a commit
 interval.
+
+Others are timed from their first applied flow. Ours gathers for a quarter of a second before it applies the first ones,
+of all partitions at the same time: it is timed from when it has written down where it begins, before it has read
+anything.
 """
 
 import os
@@ -17,7 +21,7 @@ from typing import Final
 
 import msgspec
 from flowagg.flow import FlowKey, decode_key
-from flowagg.view import decode_field, decode_totals, meta_key
+from flowagg.view import decode_field, decode_totals, meta_key, partitions_key
 from flowagg_stack import provision
 from flowagg_stack.processes import Child
 from flowagg_stack.services import Service, start_service
@@ -65,7 +69,8 @@ class Peer:
     """A consumer with its settings. family: those whose best is compared with ours.
 
     prepare: fetches and builds it; what start needs of that. applied: flows so far, of the process that runs; for ours
-    of all. group: what it commits under to Kafka, made of the job's name; empty where it does not.
+    of all. group: what it commits under to Kafka, made of the job's name; empty where it does not. begun: whether it is
+    to be timed from now on; None: as soon as a flow is applied.
     """
 
     name: str
@@ -75,6 +80,11 @@ class Peer:
     applied: Callable[[Site, Job], int]
     totals: Callable[[Site, Job], Totals]
     group: str = "{name}"
+    begun: Callable[[Site, Job], bool] | None = None
+
+    def is_timed(self, site: Site, job: Job) -> bool:
+        """Whether it is to be timed from now on."""
+        return self.applied(site, job) > 0 if self.begun is None else self.begun(site, job)
 
 
 def peers() -> list[Peer]:
@@ -124,6 +134,7 @@ def peers() -> list[Peer]:
             applied=applied_by_view,
             totals=view_totals,
             group="flowagg-{name}",
+            begun=_begun_view,
         ),
         Peer(
             name="plain loop, MULTI + HINCRBY",
@@ -172,6 +183,10 @@ def applied_by_view(site: Site, job: Job) -> int:
         for number in job.log.ends:
             pipeline.hget(meta_key(job.name, number), "position")
         return sum(int(position or 0) for position in pipeline.execute())
+
+
+def _begun_view(site: Site, job: Job) -> bool:
+    return bool(site.client.exists(partitions_key(job.name)))
 
 
 def view_totals(site: Site, job: Job) -> Totals:

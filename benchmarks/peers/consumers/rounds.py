@@ -65,7 +65,7 @@ class Struck:
 
 
 def measure(site: Site, peer: Peer, program: str, log: FilledLog, seconds: float) -> Measured:
-    """Time a peer from its first applied flow to the last, or for so many seconds."""
+    """Time a peer from its first applied flow (ours from before it reads) to the last, or for so many seconds."""
     job = new_job(site, log)
     child = None
     try:
@@ -83,9 +83,7 @@ def measure(site: Site, peer: Peer, program: str, log: FilledLog, seconds: float
                 rss_mib=peak_rss_mib(str(pid)),
             )
 
-        wait_until(
-            lambda: peer.applied(site, job) > 0, "a first flow is applied", _START_SECONDS, [child], _PAUSE_SECONDS
-        )
+        wait_until(partial(peer.is_timed, site, job), "it has begun", _START_SECONDS, [child], _PAUSE_SECONDS)
         seen = [look()]
         last = _look_until(partial(peer.applied, site, job), log.ledger.flows, seconds, child, look, seen)
         whole, second = between(seen[0], last), second_half(seen)
