@@ -2,7 +2,7 @@
 
 An agent says the same of all of its POSTs, and a dashboard asks the same again and again. What the parser makes of a
 head depends on its bytes alone, where they begin with a request: so a head that comes again need not be parsed again,
-nor what it says be read again. That takes a third of the time of a POST of one flow.
+nor what it says be read again (docs/decisions/0026-heads-that-come-again.md has what that is worth).
 """
 
 from typing import Final
